@@ -69,7 +69,7 @@ package struct PrefixCache: Sendable {
     }
 
     /// Returns the pages of the longest known prefix of `tokens`, whole pages only, whether its window is known or not.
-    func knownPages(of tokens: ArraySlice<Int32>, _ salt: String?) -> [Int32] {
+    package func knownPages(of tokens: ArraySlice<Int32>, _ salt: String?) -> [Int32] {
         let path = path(of: tokens, salt)
         let all = path.nodes.flatMap { nodes[$0].pages }
         return Array(all.prefix(path.pages))
@@ -83,7 +83,15 @@ package struct PrefixCache: Sendable {
     package mutating func match(_ tokens: ArraySlice<Int32>, salt: String? = nil, in pool: inout PagePool) -> [Int32] {
         // A prefix that ends at an earlier border has another path.
         let usable = windows.span == 0 ? tokens : tokens.prefix(find(tokens, salt: salt).count * pageSize)
-        let path = use(path(of: usable, salt))
+        return matchKnown(usable, salt: salt, in: &pool)
+    }
+
+    /// Returns the pages of the longest known prefix of `tokens`, whether its window is known or not, and makes the
+    /// caller an owner of each, as `match` does. The caller cannot compute rows after it without its window.
+    package mutating func matchKnown(
+        _ tokens: ArraySlice<Int32>, salt: String? = nil, in pool: inout PagePool
+    ) -> [Int32] {
+        let path = use(path(of: tokens, salt))
         var found: [Int32] = []
         for node in path.nodes {
             if nodes[node].users == 0 {

@@ -112,6 +112,9 @@ extension PrefixCache {
         }
     }
 
+    /// Returns the window page that is kept for a page of the tree, if any.
+    package func windowPage(of page: Int32) -> Int32? { windows.windowPage(of: page) }
+
     /// Keeps a request's window pages for those cached pages that have the same tokens and no window page yet.
     ///
     /// - Parameters:

@@ -7,8 +7,10 @@ package struct BlockIndex: Sendable {
     package init() {}
 
     package struct Entry: Sendable, Equatable {
+        /// The length of the file.
+        package var fileBytes: Int
         /// The number of bytes that the file occupies.
-        package var bytes: Int
+        package var bytes: Int { BlockIndex.occupied(fileBytes) }
         /// When the block was last used, in nanoseconds since 1970.
         package var used: Int64
         /// The time of the last use that the file shows.
@@ -22,7 +24,7 @@ package struct BlockIndex: Sendable {
 
     package mutating func add(_ id: BlockID, fileBytes: Int, used: Int64) {
         remove(id)
-        let entry = Entry(bytes: Self.occupied(fileBytes), used: used, shown: used)
+        let entry = Entry(fileBytes: fileBytes, used: used, shown: used)
         entries[id] = entry
         bytes += entry.bytes
     }

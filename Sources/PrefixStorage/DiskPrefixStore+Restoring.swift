@@ -19,14 +19,16 @@ extension DiskPrefixStore {
         return true
     }
 
-    /// Returns the blocks of a prefix that are stored, up to the first that is not.
+    /// Returns the blocks of a prefix that are stored, up to the last one before the first that is not, or, for a model
+    /// with windows, up to the last one among those that has its window.
     private func storedBlocks(of prefix: IdentifiedPrefix) -> [ChainedBlock] {
-        var blocks: [ChainedBlock] = []
+        var (blocks, usable): ([ChainedBlock], Int) = ([], 0)
         for block in BlockChain(prefix, key, blockTokens: blockTokens) {
-            guard state.withLock({ $0.index.contains(block.id) }) else { break }
+            guard let length = state.withLock({ $0.index.entries[block.id]?.fileBytes }) else { break }
             blocks.append(block)
+            if length == wholeBytes { usable = blocks.count }
         }
-        return blocks
+        return Array(blocks.prefix(usable))
     }
 
     private static func end(_ request: UInt64, _ engine: Engine) {
@@ -88,18 +90,52 @@ extension DiskPrefixStore {
             let first = reached / unit * unit
             let numbers = first / blockTokens..<(first + unit) / blockTokens
             guard numbers.upperBound <= blocks.count, reserve(lookup, to: first + unit, engine) else { break }
-            guard numbers.allSatisfy({ place(blocks[$0], number: $0, after: reached, for: lookup, engine) }) else {
-                break
+            var entries: ArraySlice<UInt8>?
+            for number in numbers {
+                entries = place(blocks[number], number: number, after: reached, for: lookup, engine)
+                if entries == nil { break }
             }
+            guard let entries else { break }
             engine.exchange { scheduler, _ in
                 scheduler.restored(lookup.request, to: first + unit)
                 return []
             }
+            placeWindow(in: entries, beforeEndOf: numbers.upperBound - 1, for: lookup, engine)
             let tokens = UInt64(first + unit - reached)
             state.withLock { $0.status.restoredTokens += tokens }
             reached = first + unit
         }
+        if reached == begin {
+            let end = min(reached, blocks.count * blockTokens) / unit * unit
+            if end > 0 { restoreWindow(before: end, blocks[end / blockTokens - 1], for: lookup, engine) }
+        }
         use(blocks.prefix(reached / blockTokens).map(\.id))
+    }
+
+    /// Places the window before a position, of a prefix whose other entries the cache has.
+    ///
+    /// - Parameter block: the block that ends at the position.
+    private func restoreWindow(
+        before end: Int, _ block: ChainedBlock, for lookup: PrefixLookup, _ engine: Engine
+    ) {
+        guard layout.windowBytes > 0, let entries = readEntries(of: block) else { return }
+        placeWindow(in: entries, beforeEndOf: end / blockTokens - 1, for: lookup, engine)
+    }
+
+    /// Gives the cache the window before the end of a block whose other entries it has.
+    ///
+    /// - Parameter entries: the entries of the block; without its window nothing is done.
+    private func placeWindow(
+        in entries: ArraySlice<UInt8>, beforeEndOf number: Int, for lookup: PrefixLookup, _ engine: Engine
+    ) {
+        guard layout.windowBytes > 0, entries.count == layout.entryBytes + layout.windowBytes else { return }
+        engine.exchange { scheduler, caches in
+            scheduler.restoreWindow(lookup.request, before: (number + 1) * blockTokens) {
+                layout.unpackWindow(entries, beforeEndOf: number, to: $0, caches.local)
+            }
+            return []
+        }
+        noteProgress()
     }
 
     private func reserve(_ lookup: PrefixLookup, to end: Int, _ engine: Engine) -> Bool {
@@ -111,18 +147,13 @@ extension DiskPrefixStore {
         return isReserved
     }
 
-    /// Reads a block and writes its entries from position `first` on.
+    /// Reads a block and writes its entries from position `first` on, without those of windows.
+    ///
+    /// - Returns: all entries of the block; `nil` if they could not be read or written.
     private func place(
         _ block: ChainedBlock, number: Int, after first: Int, for lookup: PrefixLookup, _ engine: Engine
-    ) -> Bool {
-        guard let bytes = read(block) else { return false }
-        let entries: ArraySlice<UInt8>
-        do throws(StoredBlock.Damage) {
-            entries = try StoredBlock.entries(in: bytes, of: block, key, entryBytes: layout.entryBytes)
-        } catch {
-            refuse(block.id, error.reason)
-            return false
-        }
+    ) -> ArraySlice<UInt8>? {
+        guard let entries = readEntries(of: block) else { return nil }
         for piece in layout.pieces {
             var isPlaced = false
             engine.exchange { scheduler, caches in
@@ -130,19 +161,33 @@ extension DiskPrefixStore {
                 isPlaced = layout.unpack(entries, piece, ofBlock: number, after: first, to: pages.pages, caches.local)
                 return []
             }
-            guard isPlaced else { return false }
+            guard isPlaced else { return nil }
         }
         noteProgress()
-        state.withLock { state in
-            state.status.readBlocks += 1
-            state.status.readBytes += UInt64(bytes.count)
+        return entries
+    }
+
+    /// Reads the entries of a block, with those of windows if the file has them.
+    private func readEntries(of block: ChainedBlock) -> ArraySlice<UInt8>? {
+        guard let bytes = read(block) else { return nil }
+        do throws(StoredBlock.Damage) {
+            let windows = bytes.count == wholeBytes ? layout.windowBytes : 0
+            let entries = try StoredBlock.entries(
+                in: bytes, of: block, key, entryBytes: layout.entryBytes + windows)
+            state.withLock { state in
+                state.status.readBlocks += 1
+                state.status.readBytes += UInt64(bytes.count)
+            }
+            return entries
+        } catch {
+            refuse(block.id, error.reason)
+            return nil
         }
-        return true
     }
 
     private func read(_ block: ChainedBlock) -> [UInt8]? {
         do throws(StoreDirectory.ReadFailure) {
-            return try directory.read(block.id, bytes: fileBytes)
+            return try directory.read(block.id, lengths: [partBytes, wholeBytes])
         } catch {
             switch error {
             case .absent: state.withLock { $0.index.remove(block.id) }

@@ -30,15 +30,18 @@ extension DiskPrefixStore {
         }
     }
 
-    /// Writes those blocks of a prefix that are not stored yet, as far as the cache still has them.
+    /// Writes those blocks of a prefix that are not stored yet, as far as the cache still has them. A block that is stored
+    /// without its window is written again when the cache has the window.
     private func write(_ prefix: IdentifiedPrefix, from engine: Engine) {
         var (chain, hasGrown): ([BlockID], Bool) = ([], false)
         for (number, block) in BlockChain(prefix, key, blockTokens: blockTokens).enumerated() {
-            if state.withLock({ $0.index.contains(block.id) }) {
+            let stored = state.withLock { $0.index.entries[block.id]?.fileBytes }
+            let window = stored == wholeBytes ? nil : packWindow(beforeEndOf: number, of: prefix, from: engine)
+            if stored != nil, window == nil {
                 chain.append(block.id)
                 continue
             }
-            guard let bytes = pack(block, number: number, of: prefix, from: engine) else { break }
+            guard let bytes = pack(block, number: number, window, of: prefix, from: engine) else { break }
             makeRoom(for: BlockIndex.occupied(bytes.count))
             do throws(PrefixStoreError) {
                 try directory.save(block.id, bytes)
@@ -60,17 +63,36 @@ extension DiskPrefixStore {
         use(chain, interval: hasGrown ? 0 : Self.touchInterval)
     }
 
-    /// Returns a block's file; `nil` if the cache does not have the block any more.
-    private func pack(
-        _ block: ChainedBlock, number: Int, of prefix: IdentifiedPrefix, from engine: Engine
+    /// Returns the entries of the windows before a block's end; `nil` if the cache does not have them, or if the model has
+    /// no windows.
+    private func packWindow(
+        beforeEndOf number: Int, of prefix: IdentifiedPrefix, from engine: Engine
     ) -> [UInt8]? {
-        var bytes = StoredBlock.beginning(block, key, entryBytes: layout.entryBytes)
+        guard layout.windowBytes > 0 else { return nil }
+        var bytes: [UInt8] = []
+        let isPacked = engine.inspect { scheduler, cache in
+            guard let window = scheduler.cachedWindow(of: prefix, before: (number + 1) * blockTokens) else {
+                return false
+            }
+            return layout.packWindow(beforeEndOf: number, in: window, cache, into: &bytes)
+        }
+        return isPacked == true ? bytes : nil
+    }
+
+    /// Returns a block's file; `nil` if the cache does not have the block any more.
+    ///
+    /// - Parameter window: the entries of the windows before the block's end, if they are known.
+    private func pack(
+        _ block: ChainedBlock, number: Int, _ window: [UInt8]?, of prefix: IdentifiedPrefix, from engine: Engine
+    ) -> [UInt8]? {
+        var bytes = StoredBlock.beginning(block, key, entryBytes: layout.entryBytes + (window?.count ?? 0))
         for piece in layout.pieces {
             let isPacked = engine.inspect { scheduler, cache in
                 layout.pack(piece, ofBlock: number, in: scheduler.cachedPages(of: prefix), cache, into: &bytes)
             }
             guard isPacked == true else { return nil }
         }
+        bytes += window ?? []
         StoredBlock.finish(&bytes)
         return bytes
     }

@@ -17,7 +17,9 @@ package final class DiskPrefixStore: PrefixStore {
     package let blockTokens: Int
     let key: PrefixKey
     let layout: BlockLayout
-    let fileBytes: Int
+    /// The length of a block's file without the windows before its end, and with them. They are equal if the model has no
+    /// windows.
+    let (partBytes, wholeBytes): (Int, Int)
     let settings: Settings
     let directory: StoreDirectory
     let log: @Sendable (String) -> Void
@@ -90,7 +92,8 @@ package final class DiskPrefixStore: PrefixStore {
         blockTokens = settings.blockTokens
         key = PrefixKey(model, configuration, digest: digest, blockTokens: settings.blockTokens)
         layout = BlockLayout(model, configuration, blockTokens: settings.blockTokens)
-        fileBytes = StoredBlock.fileBytes(tokens: settings.blockTokens, entryBytes: layout.entryBytes)
+        partBytes = StoredBlock.fileBytes(tokens: settings.blockTokens, entryBytes: layout.entryBytes)
+        wholeBytes = partBytes + layout.windowBytes
         self.settings = settings
         self.log = log
         directory = try StoreDirectory(settings.path, fault: fault)
@@ -106,12 +109,14 @@ package final class DiskPrefixStore: PrefixStore {
     ) -> [String] {
         let format = model.cacheFormat(configuration.cacheType, pageSize: configuration.pageSize)
         var problems: [String] = []
-        if format.window > 0 {
+        if settings.blockTokens % format.positionAlignment != 0 || settings.blockTokens < format.window {
+            problems.append("blocks of \(settings.blockTokens) tokens do not hold whole entries and windows")
+        }
+        // The window before a page border is then in one page, of which nothing else is needed.
+        if configuration.pageSize < format.window {
             problems.append(
-                "this model's layers keep windows of keys, which are not stored yet; leave the prefix cache on disk out"
-            )
-        } else if settings.blockTokens % format.positionAlignment != 0 {
-            problems.append("blocks of \(settings.blockTokens) tokens do not hold whole entries")
+                "pages of \(configuration.pageSize) tokens are shorter than the windows of \(format.window) tokens that this "
+                    + "model's layers keep; choose a --page-size of at least \(format.window)")
         }
         if configuration.pageSize > maxPageSize {
             problems.append("pages of \(configuration.pageSize) tokens are too large; at most \(maxPageSize) are legal")
@@ -124,7 +129,8 @@ package final class DiskPrefixStore: PrefixStore {
         if !configuration.prefixCache { problems.append("the prefix cache is turned off, and it is what is stored") }
         let layout = BlockLayout(model, configuration, blockTokens: settings.blockTokens)
         let least = BlockIndex.occupied(
-            StoredBlock.fileBytes(tokens: settings.blockTokens, entryBytes: layout.entryBytes))
+            StoredBlock.fileBytes(
+                tokens: settings.blockTokens, entryBytes: layout.entryBytes + layout.windowBytes))
         if settings.limitBytes < least {
             problems.append(
                 "\(settings.limitBytes) bytes hold no block of \(settings.blockTokens) tokens, which has \(least) bytes"

@@ -132,8 +132,8 @@ final class StoreDirectory: Sendable {
         #endif
     }
 
-    /// Reads a file that must have a size.
-    func read(_ id: BlockID, bytes count: Int) throws(ReadFailure) -> [UInt8] {
+    /// Reads a file that must have one of some lengths.
+    func read(_ id: BlockID, lengths: Set<Int>) throws(ReadFailure) -> [UInt8] {
         let file = unsafe openat(descriptor, id.fileName, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
         guard file >= 0 else {
             switch errno {
@@ -147,7 +147,10 @@ final class StoreDirectory: Sendable {
         guard unsafe fstat(file, &facts) == 0, facts.st_mode & S_IFMT == S_IFREG else {
             throw .damaged("it is no regular file")
         }
-        guard facts.st_size == count else { throw .damaged("it has \(facts.st_size) bytes, not \(count)") }
+        let count = Int(facts.st_size)
+        guard lengths.contains(count) else {
+            throw .damaged("it has \(count) bytes, not \(lengths.sorted().map { "\($0)" }.joined(separator: " or "))")
+        }
         var (filled, failure): (Int, Int32) = (0, fault(.read))
         let bytes = unsafe [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
             while filled < count, failure == 0 {

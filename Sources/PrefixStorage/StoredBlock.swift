@@ -10,9 +10,9 @@ import Disaggregation
 /// | 16 | 32 | SHA-256 of the key |
 /// | 48 | 32 | identifier of the block before, or of key and salt |
 /// | 80 | 32 | the block's identifier |
-/// | 112 | 8 | number of bytes of entries |
+/// | 112 | 8 | number of bytes of entries, windows included |
 /// | 120 | 4 n | tokens |
-/// | | | entries, in the order of `BlockLayout` |
+/// | | | entries, in the order of `BlockLayout`; those of windows may be missing |
 /// | | 4 | CRC-32C of everything before |
 package enum StoredBlock {
     /// The version of this form.

@@ -1,4 +1,5 @@
 import Inference
+import KVCache
 import TestSupport
 import Testing
 
@@ -41,6 +42,15 @@ struct HashingRanks {
         }
     }
 
+    /// Writes what rows after a position of a prefix see of its window, and nothing else.
+    mutating func restoreWindow(before end: Int, of prefix: ArraySlice<Int32>, in list: CacheStore.PageList) {
+        let hashes = Self.hashes(prefix.prefix(end))
+        for position in max(0, end - window + 1)..<end {
+            windows[Int(list.pages[position / pageSize - list.first]) * pageSize + position % pageSize] =
+                hashes[position]
+        }
+    }
+
     private mutating func run(_ chunk: StepPlan.Chunk) -> StepResult.ChunkResult {
         let end = chunk.start + chunk.tokens.count
         expectExactPages(chunk, end)
@@ -69,17 +79,22 @@ struct HashingRanks {
     /// What rows see of window pages must still be there, and right.
     private mutating func writeWindow(of chunk: StepPlan.Chunk, _ prefix: [Int32]) {
         guard window > 0 else { return #expect(chunk.windowPages.isEmpty && chunk.firstWindowPage == 0) }
-        var hash: Int32 = 0
-        let hashes = prefix.map { token in
-            hash = hash &* 31 &+ token &+ 1
-            return hash
-        }
+        let hashes = Self.hashes(prefix[...])
         func slot(_ position: Int) -> Int {
             Int(chunk.windowPages[position / pageSize - chunk.firstWindowPage]) * pageSize + position % pageSize
         }
         for position in chunk.start..<prefix.count { windows[slot(position)] = hashes[position] }
         for position in max(0, chunk.start - window + 1)..<chunk.start {
             #expect(windows[slot(position)] == hashes[position], "the window entry of \(position) is another's")
+        }
+    }
+
+    /// Returns a hash of all tokens up to each position.
+    private static func hashes(_ tokens: ArraySlice<Int32>) -> [Int32] {
+        var hash: Int32 = 0
+        return tokens.map { token in
+            hash = hash &* 31 &+ token &+ 1
+            return hash
         }
     }
 

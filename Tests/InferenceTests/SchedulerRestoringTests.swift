@@ -1,4 +1,5 @@
 import Inference
+import KVCache
 import TestSupport
 import Testing
 
@@ -18,7 +19,15 @@ struct SchedulerRestoringTests {
         else { return false }
         rig.ranks.restore(reached..<end, of: lookup.prefix.tokens, in: pages.pages)
         rig.scheduler.restored(lookup.request, to: end)
+        restoreWindow(lookup, before: end, &rig)
         return true
+    }
+
+    private static func restoreWindow(_ lookup: PrefixLookup, before end: Int, _ rig: inout Rig) {
+        rig.scheduler.restoreWindow(lookup.request, before: end) {
+            rig.ranks.restoreWindow(before: end, of: lookup.prefix.tokens, in: $0)
+            return true
+        }
     }
 
     @Test func `a restored prefix is found at admission, and the rest is computed`() throws {
@@ -58,6 +67,36 @@ struct SchedulerRestoringTests {
         rig.scheduler.endRestoring(1)
         rig.scheduler.endRestoring(1)
         #expect(rows(rig.step()) == [1: 20, 2: 1])
+    }
+
+    @Test func `a prefix that has lost its window needs only the window again`() throws {
+        var rig = Rig(pages: 100) {
+            $0.window = 4
+            $0.maxRunningRequests = 2
+            $0.windowPages = $0.minWindowPages
+        }
+        rig.scheduler.storedBlock = 8
+        let request = makeRequest(22, new: 3)
+        try rig.submit(1, request)
+        let lookup = try #require(rig.scheduler.takePrefixLookups().first)
+        #expect(Self.restore(lookup, to: 16, &rig) && rig.scheduler.checkInvariants() == [])
+        #expect(rig.scheduler.cachedWindow(of: lookup.prefix, before: 16)?.first == 3)
+        #expect(rig.scheduler.cachedWindow(of: lookup.prefix, before: 8) == nil)
+        rig.scheduler.endRestoring(1)
+        rig.runToEnd()
+        // Others need its window pages, but not its pages.
+        for id in UInt64(2)..<8 { try rig.submit(id, makeRequest(7, new: 12, salt: Int(id))) }
+        rig.runToEnd()
+        #expect(rig.scheduler.cachedWindow(of: lookup.prefix, before: 16) == nil)
+        #expect(rig.scheduler.cachedPages(of: lookup.prefix).count == 4)
+        try rig.submit(8, request)
+        #expect(rig.scheduler.takePrefixLookups() == [PrefixLookup(request: 8, prefix: lookup.prefix)])
+        let begin = rig.scheduler.beginRestoring(8)
+        #expect(try #require(begin) >= 16)
+        Self.restoreWindow(PrefixLookup(request: 8, prefix: lookup.prefix), before: 16, &rig)
+        rig.scheduler.endRestoring(8)
+        #expect(rig.runToEnd()[0].chunks[0].start == 16 && rig.scheduler.checkInvariants() == [])
+        #expect(rig.transcripts[8]?.tokens == rig.soloRun(request).tokens)
     }
 
     @Test func `nothing is preempted for a restored prefix`() throws {
@@ -124,7 +163,9 @@ struct SchedulerRestoringTests {
     func `every request gets what it would get alone, and the pages add up`(seed: UInt64) throws {
         var random = SplitMix64(seed: seed)
         var configuration = random.schedulerConfiguration(tokens: 40)
-        (configuration.drafts, configuration.window, configuration.windowPages) = (0, 0, 0)
+        configuration.drafts = 0
+        configuration.window = [0, configuration.pageSize, max(1, configuration.pageSize / 2)][random.below(3)]
+        configuration.windowPages = configuration.minWindowPages + (configuration.window == 0 ? 0 : random.below(4))
         configuration.maxQueuedRequests = 100
         configuration.maxRowsPerStep = configuration.maxRunningRequests + random.below(24)
         var rig = Rig(configuration)

@@ -23,7 +23,7 @@ final class StoringServer: Sendable {
 
     init(
         _ name: String, _ directory: String, limit: Int = 1 << 30, digest: String = "a model",
-        maxWaitSeconds: Double = 30,
+        blockTokens: Int = 16, maxWaitSeconds: Double = 30,
         fault: @escaping @Sendable (DiskPrefixStore.Stage) -> Int32 = { _ in 0 },
         _ change: (inout EngineConfiguration) -> Void = { _ in }
     ) throws {
@@ -31,7 +31,7 @@ final class StoringServer: Sendable {
         change(&configuration)
         let model = try Golden(name).directory.load(drafts: configuration.drafts > 0)
         var settings = DiskPrefixStore.Settings(path: directory, limitBytes: limit)
-        settings.blockTokens = 16
+        settings.blockTokens = blockTokens
         settings.refreshSeconds = 0
         settings.maxWaitSeconds = maxWaitSeconds
         let lines = Lines()
@@ -348,7 +348,7 @@ final class StoringServer: Sendable {
                 return "none"
             } catch { return "\(error)" }
         }
-        #expect(problem(directory, "v4") { $0.pageSize = 128 }.contains("windows"))
+        #expect(problem(directory, "v4") { $0.pageSize = 128 }.contains("do not hold whole entries"))
         #expect(problem(directory, limit: 1000).contains("hold no block"))
         #expect(problem(directory) { $0.pageSize = 8192 }.contains("too large"))
         #expect(problem(directory) { $0.prefixCache = false }.contains("turned off"))

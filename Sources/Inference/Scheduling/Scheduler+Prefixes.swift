@@ -25,12 +25,17 @@ extension Scheduler {
         let state = sequences[id]!
         let known = identity(of: state, positions: state.reusablePositions)
         let pages = cache.match(known.tokens, salt: known.salt, in: &pool)
-        let count = pages.count * pool.pageSize
-        sequences[id]!.pages = pages
+        hold(pages, by: id)
         if configuration.window > 0 {
             sequences[id]!.windowPages = cache.matchWindows(of: pages, in: &windowPool)
             sequences[id]!.firstWindowPage = pages.count - sequences[id]!.windowPages.count
         }
+    }
+
+    /// Gives a request without pages those that were found in the cache; it is an owner of each already.
+    mutating func hold(_ pages: [Int32], by id: UInt64) {
+        let count = pages.count * pool.pageSize
+        sequences[id]!.pages = pages
         sequences[id]!.sharedPages = pages.count
         sequences[id]!.computed = count
         sequences[id]!.planned = count

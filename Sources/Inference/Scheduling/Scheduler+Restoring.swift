@@ -1,4 +1,4 @@
-import KVCache
+package import KVCache
 
 /// Prefixes of prompts whose keys a prefix store keeps outside of the cache's memory.
 ///
@@ -21,8 +21,21 @@ extension Scheduler {
         return storablePrefixes
     }
 
-    /// Returns the pages in which the cache keeps the beginning of a prefix, in order. It changes nothing.
-    package func cachedPages(of prefix: IdentifiedPrefix) -> [Int32] { cache.find(prefix.tokens, salt: prefix.salt) }
+    /// Returns the pages in which the cache keeps the beginning of a prefix, in order, whether their windows are known or
+    /// not. It changes nothing.
+    package func cachedPages(of prefix: IdentifiedPrefix) -> [Int32] {
+        cache.knownPages(of: prefix.tokens, prefix.salt)
+    }
+
+    /// Returns the window page in which the cache keeps the window before a position of a prefix, if the position is a
+    /// page border and the cache has both. Pages must not be shorter than the window. It changes nothing.
+    package func cachedWindow(of prefix: IdentifiedPrefix, before end: Int) -> CacheStore.PageList? {
+        let pages = cachedPages(of: prefix)
+        guard end > 0, end % pool.pageSize == 0, end / pool.pageSize <= pages.count,
+            let windowPage = cache.windowPage(of: pages[end / pool.pageSize - 1])
+        else { return nil }
+        return CacheStore.PageList([windowPage], first: end / pool.pageSize - 1)
+    }
 
     /// The number of positions by which a restored prefix grows: whole pages, and whole blocks of the store.
     package var restoredUnit: Int { max(storedBlock ?? 1, pool.pageSize) }
@@ -43,12 +56,16 @@ extension Scheduler {
         return true
     }
 
-    /// Gives a request that waits for the store the pages of the prefix that the cache has.
+    /// Gives a request that waits for the store the pages of the prefix that the cache has, but no window pages: it
+    /// computes nothing, and window pages are enough for requests that run.
     ///
     /// - Returns: the number of its positions; `nil` if the request does not wait any more.
     package mutating func beginRestoring(_ id: UInt64) -> Int? {
         guard let state = sequences[id], state.phase == .restoring else { return nil }
-        if state.pages.isEmpty { holdPrefix(id) }
+        if state.pages.isEmpty {
+            let known = identity(of: state, positions: state.reusablePositions)
+            hold(cache.matchKnown(known.tokens, salt: known.salt, in: &pool), by: id)
+        }
         return sequences[id]!.computed
     }
 
@@ -80,6 +97,28 @@ extension Scheduler {
         sequences[id]!.computed = max(state.computed, end)
         sequences[id]!.planned = sequences[id]!.computed
         share(id)
+    }
+
+    /// Gives the prefix cache the window before a page border among a request's restored positions, if the cache lacks it
+    /// and has a window page that no request uses.
+    ///
+    /// - Parameter write: writes the window's entries to the window page, and returns false if it could not.
+    package mutating func restoreWindow(
+        _ id: UInt64, before end: Int, _ write: (CacheStore.PageList) -> Bool
+    ) {
+        guard let state = sequences[id], state.phase == .restoring, end <= state.computed, end % pool.pageSize == 0
+        else { return }
+        let known = identity(of: state, positions: end)
+        let border = end / pool.pageSize
+        let pages = cache.knownPages(of: known.tokens, known.salt)
+        guard border > 0, pages.count == border, cache.windowPage(of: pages[border - 1]) == nil else { return }
+        if windowPool.freePages == 0 { cache.evictWindows(1, from: &windowPool) }
+        guard let windowPage = windowPool.allocate(1) else { return }
+        if write(CacheStore.PageList(windowPage, first: border - 1)) {
+            cache.keepWindows(
+                windowPage, from: border - 1, holding: known.tokens, salt: known.salt, in: &windowPool)
+        }
+        windowPool.release(windowPage)
     }
 
     /// Nothing more is restored for a request: it is queued. Requests that do not wait are ignored.
