@@ -19,8 +19,7 @@ package enum QuantizationConfiguration {
         let names = methods.map(\.name) + [compressedTensors]
         let name = try quantization.string("quant_method", oneOf: names)
         guard let method = methods.first(where: { $0.name == name }) else {
-            try validateCompressedTensors(quantization)
-            return .int8
+            return try validateCompressedTensors(quantization)
         }
         _ = try quantization.string("activation_scheme", oneOf: ["dynamic"], default: "dynamic")
         if method.format == .fp8 { _ = try quantization.string("fmt", oneOf: ["e4m3"], default: "e4m3") }
@@ -45,35 +44,48 @@ package enum QuantizationConfiguration {
 // MARK: - compressed-tensors
 
 extension QuantizationConfiguration {
-    /// The name of a family of quantizations, of which one is read: `int-quantized` with a scale per output channel.
+    /// The name of a family of quantizations, of which two are read, each with a scale per output channel.
     private static let compressedTensors = "compressed-tensors"
 
-    private static func validateCompressedTensors(_ quantization: ConfigurationValue) throws(CheckpointError) {
-        _ = try quantization.string("format", oneOf: ["int-quantized"])
+    /// The two that are read, by the names of their format and of the type of their numbers.
+    private static let compressed: [(format: Format, name: String, type: String)] = [
+        (.int8, "int-quantized", "int"), (.fp8, "float-quantized", "float"),
+    ]
+
+    /// Returns the element format of the matrices of `targets` that `ignore` does not list. Which matrices those are is
+    /// told by their tensors.
+    private static func validateCompressedTensors(
+        _ quantization: ConfigurationValue
+    ) throws(CheckpointError) -> Format {
+        let name = try quantization.string("format", oneOf: compressed.map(\.name))
+        let (format, _, type) = compressed.first { $0.name == name }!
         for key in ["kv_cache_scheme", "transform_config"] { try requireEmpty(quantization, key) }
         if let sparsity = try quantization.objectIfPresent("sparsity_config"), !sparsity.keys.isEmpty {
             _ = try sparsity.string("format", oneOf: ["dense"])
         }
         let groups = try quantization.object("config_groups")
-        for name in groups.keys {
-            let group = try groups.object(name)
-            _ = try group.string("format", oneOf: ["int-quantized"], default: "int-quantized")
+        for groupName in groups.keys {
+            let group = try groups.object(groupName)
+            _ = try group.string("format", oneOf: [name], default: name)
             try requireEmpty(group, "output_activations")
-            let weights = try integers(group, "weights")
+            let weights = try symmetricBytes(group, "weights", type: type)
             _ = try weights.string("strategy", oneOf: ["channel"])
             try require(weights, "dynamic", false)
-            let activations = try integers(group, "input_activations")
+            // Without rounded activations, products are those of every FP8 checkpoint: weights by activations as they are.
+            if format == .fp8, group.isNull("input_activations") { continue }
+            let activations = try symmetricBytes(group, "input_activations", type: type)
             _ = try activations.string("strategy", oneOf: ["token"])
             try require(activations, "dynamic", true)
         }
+        return format
     }
 
-    /// Returns an object that describes symmetric integers of eight bits.
-    private static func integers(
-        _ group: ConfigurationValue, _ key: String
+    /// Returns an object that describes symmetric numbers of eight bits.
+    private static func symmetricBytes(
+        _ group: ConfigurationValue, _ key: String, type: String
     ) throws(CheckpointError) -> ConfigurationValue {
         let values = try group.object(key)
-        _ = try values.string("type", oneOf: ["int"])
+        _ = try values.string("type", oneOf: [type])
         _ = try values.int("num_bits", in: 8...8)
         try require(values, "symmetric", true)
         return values
@@ -86,7 +98,7 @@ extension QuantizationConfiguration {
         throw values.refusal(
             key, "is \(!expected), but only \(expected) is read",
             advice:
-                "use a checkpoint with symmetric INT8 weights, a scale per channel, and dynamic activations per token")
+                "use a checkpoint with symmetric 8-bit weights, a scale per channel, and dynamic activations per token")
     }
 
     /// Requires that a key is missing, null or an empty object.

@@ -33,10 +33,11 @@ package struct CheckpointOptions: ParsableArguments, Sendable {
     /// True if the options ask for INT8 weights, and so for activations in INT8.
     var wantsIntegers: Bool { quantization.flatMap(Self.format) == .int8 }
 
-    /// Returns the element format of a quantization that is named after it; `nil` for other names.
+    /// Returns the element format of a quantization that is named after it; `nil` for other names, also of families that
+    /// have several.
     private static func format(_ name: String) -> QuantizationConfiguration.Format? {
         switch name {
-        case "w8a8_int8", "int8", "blockwise_int8", "compressed-tensors", "modelslim": .int8
+        case "w8a8_int8", "int8", "blockwise_int8", "modelslim": .int8
         case "w8a8_fp8", "fp8", "deepseek_fp8": .fp8
         default: nil
         }

@@ -29,7 +29,11 @@ private func compressedTensors(_ replaced: String = "", by replacement: String =
     }
 
     @Test(arguments: [
-        (#""format": "int-quantized", "quantization_status""#, #""format": "float-quantized", "q""#, "format"),
+        (#""format": "int-quantized", "quantization_status""#, #""format": "pack-quantized", "q""#, "format"),
+        (
+            #""format": "int-quantized", "quantization_status""#, #""format": "float-quantized", "q""#,
+            "config_groups.group_0.format"
+        ),
         (#""kv_cache_scheme": null"#, #""kv_cache_scheme": {"num_bits": 8}"#, "kv_cache_scheme"),
         (#""sparsity_config": {}"#, #""sparsity_config": {"format": "sparse-24"}"#, "sparsity_config.format"),
         (#""transform_config": {}"#, #""transform_config": {"R1": {}}"#, "transform_config"),
@@ -60,6 +64,55 @@ private func compressedTensors(_ replaced: String = "", by replacement: String =
             try QuantizationConfiguration.validate(compressedTensors(replaced, by: replacement))
         }
         #expect(error.subject == .key(key), "\(error)")
+    }
+}
+
+/// A quantization that llm-compressor writes for FP8, with some of it replaced.
+private func floatQuantized(_ replaced: String = "", by replacement: String = "") throws -> ConfigurationValue {
+    let text = """
+        {"quant_method": "compressed-tensors", "format": "float-quantized", "quantization_status": "compressed",
+         "kv_cache_scheme": null, "ignore": ["lm_head", "re:.*mlp.gate$"],
+         "config_groups": {"group_0": {"targets": ["Linear"], "output_activations": null,
+          "weights": {"num_bits": 8, "type": "float", "symmetric": true, "strategy": "channel", "dynamic": false,
+           "group_size": null, "block_structure": null, "observer": "minmax"},
+          "input_activations": {"num_bits": 8, "type": "float", "symmetric": true, "strategy": "token", "dynamic": true,
+           "observer": null}}}}
+        """
+    #expect(replaced.isEmpty || text.contains(replaced))
+    return try configuration(replaced.isEmpty ? text : text.replacingOccurrences(of: replaced, with: replacement))
+}
+
+@Suite struct `A quantization of compressed-tensors in FP8` {
+    @Test func `is read with channels, with and without a rule for activations`() throws {
+        #expect(try QuantizationConfiguration.validate(floatQuantized()) == .fp8)
+        let weightsOnly = #""input_activations": null, "other": {"#
+        let replaced = #""input_activations": {"#
+        #expect(try QuantizationConfiguration.validate(floatQuantized(replaced, by: weightsOnly)) == .fp8)
+    }
+
+    @Test(arguments: [
+        (#""strategy": "channel""#, #""strategy": "tensor""#, "weights.strategy", #"is "tensor""#),
+        (#""strategy": "channel""#, #""strategy": "block""#, "weights.strategy", #"is "block""#),
+        (#""strategy": "channel""#, #""strategy": "attn_head""#, "weights.strategy", #"is "attn_head""#),
+        (#""strategy": "token""#, #""strategy": "tensor""#, "input_activations.strategy", #"is "tensor""#),
+        (#""dynamic": true"#, #""dynamic": false"#, "input_activations.dynamic", "is false"),
+        (#""dynamic": true"#, #""dynamic": "local""#, "input_activations.dynamic", #"is "local""#),
+        (#""dynamic": false"#, #""dynamic": true"#, "weights.dynamic", "is true"),
+        (
+            #""num_bits": 8, "type": "float", "symmetric": true, "strategy": "channel""#,
+            #""num_bits": 8, "type": "int", "symmetric": true, "strategy": "channel""#, "weights.type", #"is "int""#
+        ),
+        (
+            #""num_bits": 8, "type": "float", "symmetric": true, "strategy": "channel""#,
+            #""num_bits": 4, "type": "float", "symmetric": true, "strategy": "channel""#, "weights.num_bits", "is 4"
+        ),
+    ])
+    func `is refused by the key that says otherwise`(
+        replaced: String, replacement: String, key: String, found: String
+    ) throws {
+        let error = try refusal { try QuantizationConfiguration.validate(floatQuantized(replaced, by: replacement)) }
+        #expect(error.subject == .key("config_groups.group_0." + key), "\(error)")
+        #expect(error.problem.hasPrefix(found), "\(error)")
     }
 }
 

@@ -1,69 +1,10 @@
 import Checkpoints
-import DeepSeekV32
 import Foundation
 import Modeling
 import Models
 import Tensors
 import TestSupport
 import Testing
-
-/// A tensor as a file has it.
-private typealias Stored = (name: String, type: StoredType, shape: [Int], bytes: [UInt8])
-
-/// A checkpoint in memory, whose tensors can be stored in another way.
-private struct Checkpoint {
-    var configuration: [String: Any]
-    var tensors: [Stored]
-
-    init(_ storage: RandomCheckpoint.Storage) throws {
-        var random = RandomCheckpoint()
-        random.storage = storage
-        random.layers = 2
-        let directory = NSTemporaryDirectory() + "braid-stored-" + UUID().uuidString
-        defer { try? FileManager.default.removeItem(atPath: directory) }
-        try random.write(to: directory)
-        let text = try Data(contentsOf: URL(fileURLWithPath: directory + "/config.json"))
-        configuration = try #require(try JSONSerialization.jsonObject(with: text) as? [String: Any])
-        let index = try WeightIndex(directory: directory)
-        tensors = try index.names.map { name in
-            let tensor = try index.tensor(named: name)
-            return (name, tensor.type, tensor.shape, unsafe Array(tensor.bytes))
-        }
-    }
-
-    subscript(name: String) -> Stored {
-        get { tensors.first { $0.name == name }! }
-        set { tensors[tensors.firstIndex { $0.name == name }!] = newValue }
-    }
-
-    mutating func remove(_ name: String) { tensors.removeAll { $0.name == name } }
-
-    /// Returns the checkpoint with every tensor replaced.
-    func mapped(_ replace: (Stored) -> Stored) -> Checkpoint {
-        var copy = self
-        copy.tensors = tensors.map(replace)
-        return copy
-    }
-
-    func load() throws -> any Model {
-        let directory = NSTemporaryDirectory() + "braid-stored-" + UUID().uuidString
-        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(atPath: directory) }
-        let text = try JSONSerialization.data(withJSONObject: configuration)
-        try SafeTensorsWriter.write(Array(text), to: directory + "/config.json")
-        // Wide elements come first, so that all are aligned.
-        let sorted = tensors.sorted { $0.type.bytes > $1.type.bytes }
-        try SafeTensorsWriter(sorted.map { ($0.name, $0.type.rawValue, $0.shape, $0.bytes) })
-            .write(to: directory + "/model.safetensors")
-        return try ModelDirectory(directory).load()
-    }
-
-    /// Returns the bits of the logits of a prompt, computed with many rows at once and then with one.
-    func logits() throws -> [[UInt32]] {
-        let prompt = (0..<40).map { Int32($0 * 37 % 320) }
-        return try Forward(load(), isRecording: false).logits(prompt, chunks: [36, 1]).map { $0.map(\.bitPattern) }
-    }
-}
 
 private func floats(_ bytes: [UInt8]) -> [Float] {
     stride(from: 0, to: bytes.count, by: 4).map { at in
@@ -84,7 +25,7 @@ private func e4m3(_ byte: UInt8) -> Float {
 @Suite struct `A checkpoint stored in another way has the same logits` {
     @Test(arguments: [StoredType.bf16, .f8e8m0])
     func `with narrow scales as with F32 ones`(type: StoredType) throws {
-        let original = try Checkpoint(.fp8)
+        let original = try StoredCheckpoint(.fp8)
         /// Returns the bits of a scale that the type has, as its exponent or its upper half.
         func rounded(_ scale: Float) -> Float {
             Float(bitPattern: scale.bitPattern & (type == .bf16 ? 0xFFFF_0000 : 0xFF80_0000))
@@ -110,7 +51,7 @@ private func e4m3(_ byte: UInt8) -> Float {
     @Test(arguments: [DType.fp8, .int8], [0, 1])
     func `with scales of every legal kind as dequantized`(dtype: DType, kind: Int) throws {
         let scaling = dtype.scalings[kind]
-        let original = try Checkpoint(.fp8)
+        let original = try StoredCheckpoint(.fp8)
         var (scaled, plain) = (original, original)
         plain.configuration["quantization_config"] = nil
         for tensor in original.tensors where tensor.type == .f8e4m3 {
@@ -133,8 +74,41 @@ private func e4m3(_ byte: UInt8) -> Float {
         #expect(Set(expected[0]).count > 100)
     }
 
+    @Test(arguments: [StoredType.f32, .bf16])
+    func `as llm-compressor writes FP8 as dequantized`(type: StoredType) throws {
+        let original = try StoredCheckpoint(.fp8)
+        var (scaled, plain) = (original, original)
+        plain.configuration["quantization_config"] = nil
+        let numbers: [String: Any] = ["num_bits": 8, "type": "float", "symmetric": true]
+        scaled.configuration["quantization_config"] = [
+            "quant_method": "compressed-tensors", "format": "float-quantized", "ignore": ["lm_head"],
+            "config_groups": [
+                "group_0": [
+                    "targets": ["Linear"],
+                    "weights": numbers.merging(["strategy": "channel", "dynamic": false]) { $1 },
+                    "input_activations": numbers.merging(["strategy": "token", "dynamic": true]) { $1 },
+                ]
+            ],
+        ]
+        for tensor in original.tensors where tensor.type == .f8e4m3 {
+            let (rows, columns) = (tensor.shape[0], tensor.shape[1])
+            let scales = (0..<rows).map { (1 + Float($0 % 7) / 4) / 16 }
+            let stored = scales.flatMap { scale in
+                type == .f32
+                    ? SafeTensorsWriter.littleEndian(scale.bitPattern)
+                    : SafeTensorsWriter.littleEndian(UInt16(scale.bitPattern >> 16))
+            }
+            scaled.remove(tensor.name + "_scale_inv")
+            plain.remove(tensor.name + "_scale_inv")
+            scaled.tensors.append((tensor.name + "_scale", type, [rows, 1], stored))
+            let values = tensor.bytes.enumerated().map { at, byte in e4m3(byte) * scales[at / columns] }
+            plain[tensor.name] = (tensor.name, .f32, tensor.shape, bytes(values))
+        }
+        #expect(try scaled.logits() == plain.logits())
+    }
+
     @Test func `in F16 as in F32`() throws {
-        let original = try Checkpoint(.f32)
+        let original = try StoredCheckpoint(.f32)
         var half = original.mapped { tensor in
             let stored = floats(tensor.bytes).flatMap { SafeTensorsWriter.littleEndian(Float16($0).bitPattern) }
             return (tensor.name, .f16, tensor.shape, stored)
@@ -148,7 +122,7 @@ private func e4m3(_ byte: UInt8) -> Float {
 
     @Test(arguments: [RandomCheckpoint.Storage.bf16, .f32])
     func `with tied embeddings as with two equal matrices`(storage: RandomCheckpoint.Storage) throws {
-        var equal = try Checkpoint(storage)
+        var equal = try StoredCheckpoint(storage)
         equal["lm_head.weight"].bytes = equal["model.embed_tokens.weight"].bytes
         let expected = try equal.logits()
         var tied = equal
@@ -161,7 +135,7 @@ private func e4m3(_ byte: UInt8) -> Float {
 
 @Suite struct `A checkpoint that cannot be read as it says` {
     @Test func `is refused where tied matrices differ, or the head is missing`() throws {
-        var checkpoint = try Checkpoint(.bf16)
+        var checkpoint = try StoredCheckpoint(.bf16)
         checkpoint.configuration["tie_word_embeddings"] = true
         let differing = try refusal { try checkpoint.load() }
         #expect(differing.subject == .tensor("lm_head.weight"))
@@ -171,7 +145,7 @@ private func e4m3(_ byte: UInt8) -> Float {
     }
 
     @Test func `is refused with scales that no kernel applies`() throws {
-        var checkpoint = try Checkpoint(.bf16)
+        var checkpoint = try StoredCheckpoint(.bf16)
         let name = "model.layers.1.self_attn.o_proj.weight"
         checkpoint.tensors.append((name + "_scale", .f32, [136], bytes(.init(repeating: 1, count: 136))))
         let error = try refusal { try checkpoint.load() }
@@ -183,7 +157,7 @@ private func e4m3(_ byte: UInt8) -> Float {
         (StoredType.f32, [0, 0, 0, 0]), (.f32, [0, 0, 0xC0, 0x7F]), (.bf16, [0, 0]), (.f8e8m0, [0xFF]),
     ])
     func `is refused with a scale of zero or no number`(type: StoredType, scale: [UInt8]) throws {
-        var checkpoint = try Checkpoint(.fp8)
+        var checkpoint = try StoredCheckpoint(.fp8)
         let name = "model.layers.1.self_attn.o_proj.weight_scale_inv"
         let count = checkpoint[name].shape.reduce(1, *)
         // A scale of 0x3F bytes is legal in each of these types.

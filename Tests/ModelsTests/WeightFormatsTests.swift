@@ -37,6 +37,19 @@ import Testing
         #expect(try example.formats == formats(.v32))
     }
 
+    @Test func `of compressed-tensors in FP8 have a scale for each row`() throws {
+        let text = """
+            {"torch_dtype": "bfloat16", "quantization_config": {"quant_method": "compressed-tensors",
+             "format": "float-quantized", "config_groups": {"group_0": {"targets": ["Linear"],
+              "weights": {"num_bits": 8, "type": "float", "symmetric": true, "strategy": "channel", "dynamic": false},
+              "input_activations": {"num_bits": 8, "type": "float", "symmetric": true, "strategy": "token",
+               "dynamic": true}}}}}
+            """
+        let formats = try WeightFormats(ModelConfigurationFile.parse(Array(text.utf8), file: "config.json"))
+        #expect(formats.products == WeightFormat(.fp8, .perRow) && formats.experts == formats.products)
+        #expect(formats.plain == WeightFormat(.bf16))
+    }
+
     @Test func `have bytes for an element, with its part of a scale`() {
         #expect(WeightFormat(.bf16).bytesPerElement == 2 && WeightFormat(.int8).bytesPerElement == 1)
         #expect(WeightFormat(.fp4).bytesPerElement == 17.0 / 32)
