@@ -53,40 +53,6 @@ extension WeightIndex {
             tensor.start, dtype: .fp4, rows: rows, columns: columns, scaling: scaling, scale: scales.start)
     }
 
-    /// Returns a vector of `count` numbers, widened exactly to F32.
-    ///
-    /// - Throws: naming the tensor, if it is missing, has another shape or scales, or is not F32, BF16 or F16.
-    package func vector(_ name: String, _ count: Int) throws(CheckpointError) -> Vector {
-        try vector(name, shape: [count])
-    }
-
-    /// Returns the numbers of a tensor, row by row, widened exactly to F32.
-    ///
-    /// - Throws: as `vector(_:_:)` does.
-    package func vector(_ name: String, shape: [Int]) throws(CheckpointError) -> Vector {
-        let (tensor, count) = (try tensor(named: name), shape.reduce(1, *))
-        try tensor.require(shape: shape)
-        try requireUnscaled(tensor)
-        guard tensor.type.isWidened, tensor.type != .f8e8m0 else {
-            throw tensor.refusal("is stored as \(tensor.type.rawValue)", advice: "use F32, BF16 or F16 here")
-        }
-        return unsafe Vector(count: count) { unsafe tensor.widen(into: $0) }
-    }
-
-    /// Returns the integers of a tensor, row by row.
-    ///
-    /// - Throws: naming the tensor, if it is missing, has another shape or scales, or is not I64 or I32.
-    package func integers(_ name: String, shape: [Int]) throws(CheckpointError) -> [Int] {
-        let tensor = try tensor(named: name)
-        try tensor.require(shape: shape)
-        try requireUnscaled(tensor)
-        switch tensor.type {
-        case .i64: return tensor.wholeNumbers(Int64.self).map(Int.init)
-        case .i32: return tensor.wholeNumbers(Int32.self).map(Int.init)
-        default: throw tensor.refusal("is stored as \(tensor.type.rawValue)", advice: "use I64 or I32 here")
-        }
-    }
-
     /// Requires that a matrix is stored once where the model uses it under two names (`tie_word_embeddings`): a tensor
     /// of the second name may be missing, or a copy of the first.
     ///
@@ -317,7 +283,7 @@ extension WeightIndex {
     }
 
     /// Requires that a tensor is used as it is stored, which is so for vectors: no kernel scales them.
-    private func requireUnscaled(_ tensor: StoredTensor) throws(CheckpointError) {
+    func requireUnscaled(_ tensor: StoredTensor) throws(CheckpointError) {
         try requireSymmetric(tensor)
         try requireNoRounding(of: tensor)
         guard let name = scaleNames(of: tensor.name).first else { return }

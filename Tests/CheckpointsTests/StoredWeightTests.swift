@@ -311,15 +311,18 @@ private func shortBytes(_ values: [Float]) -> [UInt8] {
         let all = (0...UInt16.max).flatMap { SafeTensorsWriter.littleEndian($0) }
         let directory = try TemporaryDirectory()
         var writer = SafeTensorsWriter()
+        let finite = (0...UInt16.max).filter { Float16(bitPattern: $0).isFinite }
         writer.add("matrix", "F16", [256, 256], all)
-        writer.add("vector", "F16", [65_536], all)
+        writer.add("vector", "F16", [finite.count], finite.flatMap { SafeTensorsWriter.littleEndian($0) })
         try writer.write(to: directory.file("model.safetensors"))
         let index = try WeightIndex(directory: directory.path)
-        let vector = try index.vector("vector", 65_536)
+        let vector = try index.vector("vector", finite.count)
         let numbers = withExtendedLifetime(vector) { vector.view.elements }
         let matrix = try index.matrix("matrix", rows: 256, columns: 256)
-        #expect(matrix.dtype == .f32 && matrix.elements.map(\.bitPattern) == numbers.map(\.bitPattern))
-        for (bits, number) in numbers.enumerated() {
+        let widened = matrix.elements
+        #expect(matrix.dtype == .f32 && finite.count == 65_536 - 2 * 1024)
+        #expect(numbers.map(\.bitPattern) == finite.map { widened[Int($0)].bitPattern })
+        for (bits, number) in widened.enumerated() {
             let expected = Float(Float16(bitPattern: UInt16(bits)))
             #expect(number.bitPattern == expected.bitPattern || number.isNaN && expected.isNaN, "\(bits)")
         }

@@ -164,18 +164,35 @@ struct ExpertsKernelTests {
         }
     }
 
-    @Test
-    func `a NaN logit is chosen last and does not stop the others`() {
-        for level in KernelLevel.all {
-            let most = Gate(experts: 4, k: 3, logits: [.nan, -.infinity, 2, .infinity], stride: 4, bias: nil)
-            #expect(most.route(level).chosen == [1, 2, 3])
-            let all = Gate(experts: 3, k: 3, logits: [1, .nan, 1], stride: 3, bias: nil, normalize: false).route(level)
-            #expect(all.chosen == [0, 1, 2])
-            #expect(all.weights.map(\.isNaN) == [false, true, false])
-            let nothing = Gate(experts: 4, k: 2, logits: [.nan, .nan, .nan, .nan], stride: 4, bias: nil)
-            #expect(nothing.route(level).chosen == [0, 1])
-            let certain = Gate(experts: 2, k: 2, logits: [.infinity, -.infinity], stride: 2, bias: nil)
-            #expect(certain.route(level).weights == [1, 0])
+    @Test(arguments: KernelLevel.all)
+    func `a NaN logit is chosen last and does not stop the others`(level: KernelLevel) {
+        let most = Gate(experts: 4, k: 3, logits: [.nan, -.infinity, 2, .infinity], stride: 4, bias: nil)
+        #expect(most.route(level).chosen == [1, 2, 3])
+        let all = Gate(experts: 3, k: 3, logits: [1, .nan, 1], stride: 3, bias: nil, normalize: false)
+        #expect(all.route(level).chosen == [0, 1, 2])
+        let nothing = Gate(experts: 4, k: 2, logits: [.nan, .nan, .nan, .nan], stride: 4, bias: nil)
+        #expect(nothing.route(level).chosen == [0, 1])
+        let certain = Gate(experts: 2, k: 2, logits: [.infinity, -.infinity], stride: 2, bias: nil)
+        #expect(certain.route(level).weights == [1, 0])
+    }
+
+    @Test(arguments: KernelLevel.all)
+    func `a NaN logit makes every weight of its row NaN, also that of an expert which is not chosen`(
+        level: KernelLevel
+    ) {
+        for scoring in [BRAID_SIGMOID, BRAID_SQRT_SOFTPLUS] {
+            for normalize in [false, true] {
+                for given: [Int32]? in [nil, [3, 1, 3, 1, 3, 1]] {
+                    for broken in 0..<4 {
+                        var logits: [Float] = [1, 4, 2, 3, 1, 4, 2, 3, 1, 4, 2, 3]
+                        logits[4 + broken] = -.nan
+                        let gate = Gate(
+                            experts: 4, k: 2, groups: 2, topGroups: 2, logits: logits, stride: 4,
+                            bias: [0, 1, 0, 1], normalize: normalize, scoring: scoring, given: given)
+                        #expect(gate.route(level).weights.map(\.isNaN) == [false, false, true, true, false, false])
+                    }
+                }
+            }
         }
     }
 

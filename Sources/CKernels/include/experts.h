@@ -18,11 +18,14 @@ typedef enum {
 ///   groups > 1: a group's score is the sum of its two largest c (larger first); the best `top_groups` groups remain
 ///   the experts with the `k` largest c of those groups are chosen;  ties everywhere to the smaller index
 ///   g = s of the chosen (without bias); normalize: g / (sum + 1e-20), sum one chain by ascending expert; g * scaling
-/// Chosen experts are written in ascending order with their weights. NaN logits count as below -infinity.
+/// Chosen experts are written in ascending order with their weights. NaN logits count as below -infinity, and a row
+/// that has one gets NaN for every weight: an expert with a damaged row in the router would otherwise never be chosen,
+/// and no later number would show it.
 /// The score of a group of one expert is that expert's c. `k` is at most the number of experts in `top_groups` groups.
 ///
 /// With `given`, the experts are chosen already (DeepSeek-V4 chooses those of its first layers by token): `chosen` is
-/// read, in any order, and only the weights are computed, with the sum in the order given.
+/// read, in any order, and only the weights are computed, with the sum in the order given; a NaN logit of any expert
+/// counts there, too.
 typedef struct {
     int64_t m, experts, k, groups, top_groups;
     braid_scoring scoring;

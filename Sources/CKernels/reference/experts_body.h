@@ -48,6 +48,12 @@ static inline void weigh_choices(const braid_gate *p, float sum, float *weights)
         weights[j] = (p->normalize ? weights[j] / (sum + 1e-20f) : weights[j]) * p->scaling;
 }
 
+static inline bool has_nan(const float *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (x[i] != x[i]) return true;
+    return false;
+}
+
 static inline void weigh_given(const braid_gate *p, const float *logits, const int32_t *chosen, float *weights) {
     float sum = 0;
     for (int64_t j = 0; j < p->k; j++) {
@@ -95,8 +101,11 @@ static inline void gate_row(const braid_gate *p, const float *logits, int32_t *c
 static inline void gate_rows(const braid_gate *p) {
     for (int64_t r = 0; r < p->m; r++) {
         const float *logits = p->logits + r * p->logits_stride;
-        if (p->given) weigh_given(p, logits, p->chosen + r * p->k, p->weights + r * p->k);
-        else gate_row(p, logits, p->chosen + r * p->k, p->weights + r * p->k);
+        float *weights = p->weights + r * p->k;
+        if (p->given) weigh_given(p, logits, p->chosen + r * p->k, weights);
+        else gate_row(p, logits, p->chosen + r * p->k, weights);
+        const bool broken = has_nan(logits, p->experts);
+        for (int64_t j = 0; broken && j < p->k; j++) weights[j] = NAN;
     }
 }
 
