@@ -33,6 +33,17 @@ package struct ConfigurationValue: Sendable {
     /// Returns true if the key exists and its value is `null`.
     package func isNull(_ key: String) -> Bool { self[key]?.isNull == true }
 
+    /// Requires that no key is null for which other software then computes something else than without the key, or nothing.
+    ///
+    /// - Throws: naming the first such key.
+    package func requireNotNull(_ keys: String...) throws(CheckpointError) {
+        for key in keys where isNull(key) {
+            throw refusal(
+                key, "is null, which implementations read differently",
+                advice: "give its value, or leave out the key to take the released models' one")
+        }
+    }
+
     /// Returns an error about a key of this object, for rules that concern more than one key.
     package func refusal(_ key: String, _ problem: String, advice: String) -> CheckpointError {
         CheckpointError(file: file, subject: .key(keyPath(key)), problem: problem, advice: advice)

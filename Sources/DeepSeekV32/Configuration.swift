@@ -125,7 +125,9 @@ extension DeepSeekConfiguration {
         denseWidth = try file.int("intermediate_size", in: 1...1_000_000)
         nextTokenLayers = try file.int("num_nextn_predict_layers", in: 0...16, default: 0)
         contextLength = try file.int("max_position_embeddings", in: 1...16_777_216)
-        normEpsilon = Float(try file.double("rms_norm_eps", in: 0...1, default: 1e-6))
+        // Without the key, transformers takes another value for GLM than for DeepSeek.
+        let epsilon = modelType == "glm_moe_dsa" ? 1e-5 : 1e-6
+        normEpsilon = Float(try file.double("rms_norm_eps", in: 0...1, default: epsilon))
         heads = try file.int("num_attention_heads", in: 1...4096)
         queryRank = try file.int("q_lora_rank", in: 1...65_536)
         latentWidth = try file.int("kv_lora_rank", in: 1...Kernels.maximumLatentWidth)
@@ -145,6 +147,7 @@ extension DeepSeekConfiguration {
     ///
     /// - Throws: `CheckpointError` naming the key, what was found and what is legal.
     private func refuseWhatIsNotImplemented(_ file: ConfigurationValue) throws(CheckpointError) {
+        try file.requireNotNull("rms_norm_eps", "norm_topk_prob", "rope_interleave", "indexer_rope_interleave")
         _ = try file.string("hidden_act", oneOf: ["silu"], default: "silu")
         _ = try file.string("topk_method", oneOf: ["noaux_tc"], default: "noaux_tc")
         _ = try file.string("scoring_func", oneOf: ["sigmoid"], default: "sigmoid")
@@ -224,8 +227,9 @@ extension DeepSeekConfiguration.IndexerConfiguration {
 extension DeepSeekConfiguration.ExpertConfiguration {
     init(_ file: ConfigurationValue) throws(CheckpointError) {
         let experts = try file.int("n_routed_experts", in: 1...1024)
-        let groups = try file.groups("n_group")
-        let topGroups = try file.groups("topk_group")
+        // Their absence would change the mathematics, and so would null: implementations fail or take no groups.
+        let groups = try file.int("n_group", in: 1...1024)
+        let topGroups = try file.int("topk_group", in: 1...1024)
         let perToken = try file.int("num_experts_per_tok", in: 1...experts)
         guard experts % groups == 0, topGroups <= groups else {
             throw file.refusal(
@@ -247,12 +251,6 @@ extension DeepSeekConfiguration.ExpertConfiguration {
 }
 
 extension ConfigurationValue {
-    /// Reads a number of expert groups. The key must be present, since its absence would change the mathematics, but an
-    /// explicit null means one group.
-    fileprivate func groups(_ key: String) throws(CheckpointError) -> Int {
-        isNull(key) ? 1 : try int(key, in: 1...1024)
-    }
-
     /// Reads the number of shared experts; an explicit null means none.
     fileprivate func sharedExperts() throws(CheckpointError) -> Int {
         isNull("n_shared_experts") ? 0 : try int("n_shared_experts", in: 0...1024)

@@ -144,6 +144,7 @@ extension DeepSeekV4Configuration {
     ///
     /// - Throws: `CheckpointError` naming the key, what was found and what is legal.
     private static func refuseWhatIsNotImplemented(_ file: ConfigurationValue) throws(CheckpointError) {
+        try file.requireNotNull("rms_norm_eps", "norm_topk_prob")
         _ = try file.string("hidden_act", oneOf: ["silu"], default: "silu")
         _ = try file.string("topk_method", oneOf: ["noaux_tc"], default: "noaux_tc")
         _ = try file.string("scoring_func", oneOf: ["sqrtsoftplus"], default: "sqrtsoftplus")
@@ -242,6 +243,10 @@ extension DeepSeekV4Configuration {
         let parameters = try file.objectIfPresent("rope_parameters")
         let scaling = try file.objectIfPresent("rope_scaling")
         guard let parameters, parameters.contains(name) else {
+            try file.requireNotNull(theta)
+            if name == "main" {
+                for object in [parameters, scaling] { try object?.requireTheta(of: file, default: base) }
+            }
             return RotaryConfiguration(
                 width: width, theta: try file.double(theta, in: 1.001...1e12, default: base),
                 yarn: name == "compress" ? try yarn(scaling ?? parameters) : nil)
@@ -249,6 +254,10 @@ extension DeepSeekV4Configuration {
         let own = try parameters.object(name)
         let rotary = RotaryConfiguration(
             width: width, theta: try own.double("rope_theta", in: 1.001...1e12), yarn: try yarn(own))
+        // Implementations scale cosines and sines by default, where released models do not.
+        if rotary.yarn != nil, !own.contains("attention_factor") {
+            throw own.refusal("attention_factor", "is missing beside yarn", advice: "give 1, as transformers writes it")
+        }
         let older = name == "compress" ? try yarn(scaling) : nil
         let isScaledAlike = older == nil || older == rotary.yarn
         let isBasedAlike = try file.double(theta, in: 1.001...1e12, default: rotary.theta) == rotary.theta

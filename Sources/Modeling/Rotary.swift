@@ -25,8 +25,8 @@ package struct RotaryConfiguration: Sendable, Equatable {
 
     /// Reads `rope_theta` and `rope_scaling`, or the newer `rope_parameters`; either object may hold the base as well.
     ///
-    /// - Throws: `CheckpointError` naming the key, what was found and what is legal; also where both objects are given and
-    ///   do not say the same.
+    /// - Throws: `CheckpointError` naming the key, what was found and what is legal; also where something is given twice
+    ///   and is not the same.
     package init(_ file: ConfigurationValue, width: Int) throws(CheckpointError) {
         let newer = try file.objectIfPresent("rope_parameters")
         let older = try file.objectIfPresent("rope_scaling")
@@ -45,12 +45,15 @@ package struct RotaryConfiguration: Sendable, Equatable {
     private init(
         _ file: ConfigurationValue, _ scaling: ConfigurationValue?, width: Int
     ) throws(CheckpointError) {
-        let isInside = scaling?.contains("rope_theta") ?? false
-        self.init(
-            width: width,
-            theta: try (isInside ? scaling! : file).double("rope_theta", in: 1.001...1e12, default: 10_000),
-            yarn: scaling == nil ? nil : try YaRN.ifPresent(scaling!))
+        try scaling?.requireNotNull(Self.thetaKey)
+        let inner = scaling.flatMap { $0.contains(Self.thetaKey) ? $0 : nil }
+        if inner == nil { try file.requireNotNull(Self.thetaKey) }
+        let theta = try (inner ?? file).theta(default: 10_000)
+        if let inner { try inner.requireTheta(of: file, default: theta) }
+        self.init(width: width, theta: theta, yarn: scaling == nil ? nil : try YaRN.ifPresent(scaling!))
     }
+
+    fileprivate static let thetaKey = "rope_theta"
 
     /// The angle by which each pair of a head's elements rotates per position, in radians.
     package var frequencies: [Float] {
@@ -92,6 +95,28 @@ package struct RotaryConfiguration: Sendable, Equatable {
     }
 }
 
+extension ConfigurationValue {
+    fileprivate func theta(default base: Double) throws(CheckpointError) -> Double {
+        try double(RotaryConfiguration.thetaKey, in: 1.001...1e12, default: base)
+    }
+
+    /// Requires that the `rope_theta` of this object, if there is one, is that of the file around it: implementations take
+    /// either.
+    ///
+    /// - Parameter base: the value that is used where the file has none.
+    /// - Throws: `CheckpointError` naming both keys.
+    package func requireTheta(of file: ConfigurationValue, default base: Double) throws(CheckpointError) {
+        let key = RotaryConfiguration.thetaKey
+        let (outer, inner) = (try file.theta(default: base), try theta(default: base))
+        guard !contains(key) || inner == outer else {
+            let isGiven = file.contains(key) && !file.isNull(key)
+            throw file.refusal(
+                key, "is \(isGiven ? "" : "taken as ")\(outer), but \(path).\(key) is \(inner)",
+                advice: RotaryConfiguration.contradiction)
+        }
+    }
+}
+
 extension RotaryConfiguration.YaRN {
     /// Reads the parameters of YaRN if an object has them; other kinds of scaling are refused.
     package static func ifPresent(
@@ -115,7 +140,9 @@ extension RotaryConfiguration.YaRN {
             throw scaling.refusal(
                 "beta_fast", "is \(betaFast), less than beta_slow \(betaSlow)", advice: "released models have 32 and 1")
         }
+        try scaling.requireNotNull("truncate")
         if !hasAmplitude {
+            try scaling.requireNotNull("attention_factor")
             _ = try scaling.double("attention_factor", in: 1...1, default: 1)
             (mscale, mscaleAllDimensions) = (0, 0)
             return

@@ -92,15 +92,19 @@ private func expectRefused(
         _ = try configuration([key: "0"])
     }
 
-    @Test(arguments: Set(sizes + counts).subtracting(["n_group", "topk_group", "n_shared_experts"]).sorted())
+    @Test(arguments: Set(sizes + counts).subtracting(["n_shared_experts"]).sorted())
     func `is refused with null for a number it needs`(key: String) throws {
         try expectRefused([key: "null"], naming: key)
     }
 
-    @Test func `takes null groups for one and null shared experts for none`() throws {
-        let plain = try configuration()
-        #expect(try configuration(["n_group": "null", "topk_group": "null"]) == plain)
+    @Test func `takes null shared experts for none`() throws {
         #expect(try configuration(["n_shared_experts": "null"]).experts.shared == 0)
+    }
+
+    @Test(arguments: ["rms_norm_eps", "norm_topk_prob", "rope_theta", "rope_interleave", "indexer_rope_interleave"])
+    func `is refused with null that would not mean what a missing key means`(key: String) throws {
+        try expectRefused([key: "null"], naming: key)
+        _ = try configuration(without: [key])
     }
 
     @Test(arguments: [
@@ -185,13 +189,18 @@ private func expectRefused(
     }
 
     @Test(arguments: [
-        "num_nextn_predict_layers", "rms_norm_eps", "norm_topk_prob", "hidden_act", "topk_method", "scoring_func",
-        "moe_layer_freq", "attention_bias", "tie_word_embeddings", "torch_dtype", "rope_theta",
+        "num_nextn_predict_layers", "hidden_act", "topk_method", "scoring_func", "moe_layer_freq", "attention_bias",
+        "tie_word_embeddings", "torch_dtype",
     ])
     func `has the released models' value where this key is missing or null`(key: String) throws {
         let plain = try configuration()
         #expect(try configuration(without: [key]) == plain)
         #expect(try configuration([key: "null"]) == plain)
+    }
+
+    @Test(arguments: ["rms_norm_eps", "norm_topk_prob", "rope_theta"])
+    func `has the released models' value where this key is missing`(key: String) throws {
+        #expect(try configuration(without: [key]) == configuration())
     }
 
     @Test func `of V3 needs no indexer`() throws {
@@ -251,6 +260,15 @@ private func expectRefused(
         #expect(try self.glm(["indexer_rope_interleave": "false"]).indexer?.interleaved == false)
         #expect(try self.glm(["index_share_for_mtp_iteration": "true"]).indexer?.isSharedInDrafts == true)
         #expect(!indexer.isSharedInDrafts)
+    }
+
+    @Test func `has the epsilon of transformers' class for its type where the key is missing`() throws {
+        for (type, epsilon) in [("deepseek_v3", 1e-6), ("deepseek_v32", 1e-6), ("glm_moe_dsa", 1e-5)]
+            as [(String, Float)]
+        {
+            let found = try configuration(["model_type": "\"\(type)\""], without: ["rms_norm_eps"])
+            #expect(found.normEpsilon == epsilon, "\(type)")
+        }
     }
 
     @Test func `stores index keys only in layers that select`() throws {

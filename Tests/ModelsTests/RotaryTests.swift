@@ -49,9 +49,9 @@ private func rotary(_ text: String, width: Int = 64) throws -> RotaryConfigurati
         #"{"rope_theta": 10000, "rope_scaling": {"rope_type": "yarn", \#(yarn)}}"#,
         #"{"rope_parameters": {"rope_theta": 10000, "rope_type": "yarn", \#(yarn)}}"#,
         #"{"rope_theta": 10000.0, "rope_parameters": {"rope_type": "yarn", \#(yarn)}}"#,
-        #"{"rope_theta": 5, "rope_parameters": {"rope_theta": 1e4, "type": "yarn", \#(yarn)}}"#,
+        #"{"rope_theta": 1e4, "rope_parameters": {"rope_theta": 10000, "type": "yarn", \#(yarn)}}"#,
         #"{"rope_scaling": {"type": "yarn", \#(yarn)}}"#,
-        #"{"rope_theta": 5, "rope_scaling": {"rope_theta": 1e4, "type": "yarn", \#(yarn)}}"#,
+        #"{"rope_theta": null, "rope_scaling": {"rope_theta": 1e4, "type": "yarn", \#(yarn)}}"#,
         #"{"rope_scaling": {"type": "yarn", \#(yarn)}, "rope_parameters": {"rope_type": "yarn", \#(yarn)}}"#,
         #"{"rope_scaling": {"type": "yarn", \#(yarn)}, "rope_parameters": {"rope_theta": 1e4, "type": "yarn", \#(yarn)}}"#,
     ])
@@ -125,6 +125,8 @@ private func rotary(_ text: String, width: Int = 64) throws -> RotaryConfigurati
         (#"{"rope_scaling": {"rope_type": "llama3", "type": "yarn"}}"#, "rope_scaling.rope_type"),
         (#"{"rope_scaling": {"type": "yarn", \#(yarn)}, "rope_parameters": {"rope_type": "default"}}"#, "rope_scaling"),
         (#"{"rope_scaling": {"rope_theta": 7}, "rope_parameters": {"rope_theta": 8}}"#, "rope_scaling"),
+        (#"{"rope_theta": null}"#, "rope_theta"), (#"{"rope_theta": null, "rope_scaling": {}}"#, "rope_theta"),
+        (#"{"rope_theta": 5, "rope_parameters": {"rope_theta": null}}"#, "rope_parameters.rope_theta"),
         (#"{"rope_scaling": {\#(withoutMscale), "mscale": 0.707}}"#, "rope_scaling.mscale"),
         (#"{"rope_scaling": {\#(withoutMscale), "mscale": 0.707, "mscale_all_dim": 0}}"#, "rope_scaling.mscale"),
         (#"{"rope_scaling": {\#(withoutMscale), "mscale": 0, "mscale_all_dim": 1}}"#, "rope_scaling.mscale"),
@@ -136,12 +138,19 @@ private func rotary(_ text: String, width: Int = 64) throws -> RotaryConfigurati
         #expect(error.file == "config.json" && !error.advice.isEmpty)
     }
 
+    @Test(arguments: ["rope_parameters", "rope_scaling"])
+    func `are refused with two bases, naming both`(object: String) throws {
+        let error = try refusal { try rotary(#"{"rope_theta": 5, "\#(object)": {"rope_theta": 1e4}}"#) }
+        #expect(error.subject == .key("rope_theta") && !error.advice.isEmpty)
+        #expect(error.problem == "is 5.0, but \(object).rope_theta is 10000.0")
+    }
+
     @Test(arguments: [
         ("factor", "0"), ("factor", "-40"), ("factor", "1e7"), ("factor", "null"), ("factor", "\"40\""),
         ("original_max_position_embeddings", "0"), ("original_max_position_embeddings", "true"),
         ("beta_fast", "0"), ("beta_fast", "0.5"), ("beta_slow", "33"), ("beta_slow", "-1"), ("mscale", "-1"),
         ("mscale", "{}"), ("mscale_all_dim", "-1"), ("mscale_all_dim", "1e7"), ("attention_factor", "1"),
-        ("truncate", "false"),
+        ("truncate", "false"), ("truncate", "null"),
     ])
     func `are refused with this in YaRN's place`(key: String, value: String) throws {
         var keys = [

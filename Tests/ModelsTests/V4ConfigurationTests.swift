@@ -93,6 +93,9 @@ import Testing
         try Self.expectRefused("num_key_value_heads", 8)
         try Self.expectRefused("expert_dtype", "int4")
         try Self.expectRefused("norm_topk_prob", false)
+        for key in ["norm_topk_prob", "rms_norm_eps", "rope_theta", "compress_rope_theta"] {
+            try Self.expectRefused(key, NSNull())
+        }
     }
 
     @Test func `is refused if two spellings contradict each other`() throws {
@@ -107,11 +110,45 @@ import Testing
         try Self.expectRefused("n_group", 2)
         let yarn: [String: Any] = [
             "rope_type": "yarn", "rope_theta": 160000, "factor": 8, "original_max_position_embeddings": 64,
+            "attention_factor": 1,
         ]
         for (key, own) in [("rope_scaling", ["compress": yarn]), ("rope_theta", ["main": ["rope_theta": 500]])] {
             let error = try refusal { try Self.configuration { $0["rope_parameters"] = own } }
             #expect(error.subject == .key(key), "\(error)")
         }
+    }
+
+    @Test func `is refused if YaRN in the newer spelling does not say that cosines and sines are not scaled`() throws {
+        let yarn: [String: Any] = [
+            "rope_type": "yarn", "rope_theta": 160000, "factor": 16, "original_max_position_embeddings": 64,
+        ]
+        let error = try refusal { try Self.configuration { $0["rope_parameters"] = ["compress": yarn] } }
+        #expect(error.subject == .key("rope_parameters.compress.attention_factor"), "\(error)")
+    }
+
+    @Test func `is refused with a null in YaRN that would not mean what a missing key means`() throws {
+        for key in ["truncate", "attention_factor"] {
+            let error = try refusal {
+                try Self.configuration {
+                    var scaling = $0["rope_scaling"] as? [String: Any] ?? [:]
+                    scaling[key] = NSNull()
+                    $0["rope_scaling"] = scaling
+                }
+            }
+            #expect(error.subject == .key("rope_scaling." + key), "\(error)")
+        }
+    }
+
+    @Test(arguments: ["rope_parameters", "rope_scaling"])
+    func `is refused if an object has another base than the file`(object: String) throws {
+        let error = try refusal {
+            try Self.configuration {
+                $0["rope_theta"] = 10000
+                $0[object] = ["rope_type": "default", "rope_theta": 160000]
+            }
+        }
+        #expect(error.subject == .key("rope_theta"), "\(error)")
+        #expect(error.problem == "is 10000.0, but \(object).rope_theta is 160000.0")
     }
 
     @Test func `may have windows only, which take no memory for each token`() throws {
