@@ -71,6 +71,13 @@ struct Generate: AsyncParsableCommand {
         let (directory, model, profile) = try engineOptions.load()
         let configuration = try engineOptions.engineConfiguration(for: model, profile, job)
         let tokenizer = try tokenizer(tokenizerOptions.directory(directory))
+        if let tokenizer {
+            let sizes = VocabularySizes(
+                tokenizer: tokenizer.vocabularySize, in: tokenizerOptions.directory(directory).path,
+                model: model.vocabularySize, in: directory.path)
+            try sizes.check()
+            if let warning = sizes.warning { note(warning) }
+        }
         let tokens = try tokens(tokenizer, vocabulary: model.vocabularySize)
         let trace = try engineOptions.traceWriter(for: configuration)
         defer { trace?.close() }

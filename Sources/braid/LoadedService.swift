@@ -21,6 +21,7 @@ struct LoadedService: Sendable {
     /// The sampling parameters of requests that give none: those that the checkpoint recommends.
     var defaults = SamplingDefaults()
     private let tokenizer: Tokenizer
+    private let tokenizerWarning: String?
     private let grammars: GrammarCache
     private let endTokens: Set<Int32>
     /// The files to read before ranks start, if they are asked for.
@@ -34,7 +35,7 @@ struct LoadedService: Sendable {
         _ directory: ModelDirectory, _ job: Job
     ) throws {
         let vocabulary: GrammarVocabulary
-        (tokenizer, vocabulary) = try tokenizerOptions.vocabulary(
+        (tokenizer, vocabulary, tokenizerWarning) = try tokenizerOptions.vocabulary(
             directory, size: directory.description.vocabularySize)
         chatFormat = try parsers.chatFormat(tokenizer)
         let weights = try directory.openWeights(options.loadFormat)
@@ -64,7 +65,7 @@ struct LoadedService: Sendable {
                 + "\(configuration.cacheType.rawValue); context length \(scheduler.contextLength)",
             "numerics profile: \(configuration.profile.name), on \(level.rawValue)"
                 + (slower ? "; without AMX --dtype \(faster.name) computes faster, rounded differently" : ""),
-        ] + (configuration.warning.map { [$0] } ?? [])
+        ] + [configuration.warning, tokenizerWarning].compactMap { $0 }
     }
 
     /// Reads the weights that are to be read first, and starts the ranks.
@@ -138,21 +139,20 @@ struct LoadedService: Sendable {
 }
 
 extension TokenizerOptions {
-    /// Returns the tokenizer of a model, and its vocabulary in the form that grammars need.
+    /// Returns the tokenizer of a model, its vocabulary in the form that grammars need, and a warning if it is probably of
+    /// another model.
     ///
     /// - Parameter size: The size of the model's vocabulary.
     func vocabulary(
         _ model: ModelDirectory, size: Int
-    ) throws -> (tokenizer: Tokenizer, grammar: GrammarVocabulary) {
+    ) throws -> (tokenizer: Tokenizer, grammar: GrammarVocabulary, warning: String?) {
         let folder = directory(model)
         try ModelDirectory.checkTokenizer(in: folder.path)
         let tokenizer = try Tokenizer.read(folder)
-        guard tokenizer.vocabularySize <= size else {
-            throw CommandError(
-                "tokenizer.json has \(tokenizer.vocabularySize) ids, config.json a vocabulary of \(size): they belong to "
-                    + "different models")
-        }
-        return (tokenizer, GrammarVocabulary(tokenizer, size: size))
+        let sizes = VocabularySizes(
+            tokenizer: tokenizer.vocabularySize, in: folder.path, model: size, in: model.path)
+        try sizes.check()
+        return (tokenizer, GrammarVocabulary(tokenizer, size: size), sizes.warning)
     }
 }
 

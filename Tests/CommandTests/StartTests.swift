@@ -100,6 +100,16 @@ import Testing
         #expect(line.contains("from the released checkpoint, or give its directory as --tokenizer-path"), "\(line)")
     }
 
+    @Test func `names both sizes and both files if the tokenizer has more ids than the model`() throws {
+        let checkpoint = try Checkpoint()
+        let config = try String(contentsOfFile: Program.demo + "/config.json", encoding: .utf8)
+        try checkpoint.write("config.json", config.replacing("\"vocab_size\": 1536", with: "\"vocab_size\": 1500"))
+        let line = try Self.refusal([checkpoint.path])
+        #expect(line.contains("\(checkpoint.path)/tokenizer.json has 1536 ids"), "\(line)")
+        #expect(line.contains("\(checkpoint.path)/config.json says vocab_size 1500"), "\(line)")
+        #expect(line.contains("36 tokens have no row") && line.contains("--tokenizer-path"), "\(line)")
+    }
+
     @Test func `names a prompt file that cannot be read`() throws {
         let binary = try Checkpoint([])
         try Data([0xFF, 0xFE, 0x00]).write(to: URL(fileURLWithPath: binary.path + "/prompt"))
