@@ -58,7 +58,7 @@ package final class SafeTensorsFile: Sendable {
 
     private func tensor(at entry: SafeTensorsHeader.Entry) -> StoredTensor {
         StoredTensor(
-            name: entry.name, type: entry.type, shape: entry.shape, file: self,
+            name: entry.name, storedName: entry.name, type: entry.type, shape: entry.shape, file: self,
             range: entry.range.lowerBound + dataStart..<entry.range.upperBound + dataStart)
     }
 }

@@ -112,10 +112,10 @@ extension WeightIndex {
     /// The numerics profile that suits the weights: `f32` if most bytes of the matrices are F32 or F16, which BF16 would
     /// round, and `bf16` otherwise. With matrices in INT8 the others decide between `int8F32` and `int8`.
     package var profile: NumericsProfile {
-        let (hasIntegers, tensors) = (hasIntegers, files.flatMap(\.tensors))
-        let scales = Set(tensors.flatMap { scaleNames(of: $0.name) })
+        let hasIntegers = hasIntegers
+        let scales = Set(names.flatMap(scaleNames))
         var (wide, narrow) = (0, 0)
-        for tensor in tensors where tensor.shape.count == 2 && !scales.contains(tensor.name) {
+        for tensor in tensors.values where tensor.shape.count == 2 && !scales.contains(tensor.name) {
             switch tensor.type {
             case .f32, .f16: wide += tensor.byteCount
             case .i8 where hasIntegers: continue
@@ -129,11 +129,9 @@ extension WeightIndex {
 
     /// True if some matrices are INT8, rather than pairs of FP4 elements.
     package var hasIntegers: Bool {
-        files.contains { file in
-            file.tensors.contains { tensor in
-                guard tensor.type == .i8, tensor.shape.count == 2 else { return false }
-                return !scaleNames(of: tensor.name).contains { (try? self.tensor(named: $0).type) == .f8e8m0 }
-            }
+        tensors.values.contains { tensor in
+            guard tensor.type == .i8, tensor.shape.count == 2 else { return false }
+            return !scaleNames(of: tensor.name).contains { tensors[$0]?.type == .f8e8m0 }
         }
     }
 }

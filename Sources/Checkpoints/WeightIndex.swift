@@ -19,7 +19,10 @@ package final class WeightIndex: Sendable {
     package let names: [String]
     /// The size of all tensors' values in bytes.
     package let totalBytes: Int
-    private let places: [String: Int]
+    /// All tensors by name.
+    let tensors: [String: StoredTensor]
+    /// Words for errors about tensors that are missing: which other names those may have that are there.
+    private let namesNote: String
     /// Holds the tensors that were widened to F32, by name. A tensor that is used twice is widened once.
     let widened = Mutex<[String: WidenedTensor]>([:])
     /// Holds how activations are rounded that multiply a matrix, by its name, where the checkpoint fixes that.
@@ -30,7 +33,7 @@ package final class WeightIndex: Sendable {
     /// A file name in the index must be a plain name within the directory that ends in `.safetensors`. It may be a
     /// symbolic link to a regular file anywhere, which is how download caches store models. Every tensor of the index
     /// must be in the file it names, and no tensor may be in two files.
-    package init(directory: String) throws(CheckpointError) {
+    package convenience init(directory: String) throws(CheckpointError) {
         let indexPath = directory + "/" + Self.indexName
         var map: [(tensor: String, file: String)]?
         var fileNames: [String]
@@ -42,29 +45,55 @@ package final class WeightIndex: Sendable {
             fileNames = try Self.unindexedFiles(directory)
         }
         var files: [SafeTensorsFile] = []
-        var places: [String: Int] = [:]
+        var tensors: [String: StoredTensor] = [:]
         for name in fileNames {
             let file = try SafeTensorsFile(path: directory + "/" + name)
             for tensor in file.tensors {
-                if let other = places.updateValue(files.count, forKey: tensor.name) {
+                if let other = tensors.updateValue(tensor, forKey: tensor.name) {
                     throw tensor.refusal(
-                        "is also in \(files[other].path)",
+                        "is also in \(other.file.path)",
                         advice: "remove the file that does not belong to this model from the directory or the index")
                 }
             }
             files.append(file)
         }
-        for (tensor, file) in map ?? [] where places[tensor].map({ fileNames[$0] }) != file {
+        for (tensor, file) in map ?? [] where tensors[tensor]?.file.path != directory + "/" + file {
             throw CheckpointError(
                 file: directory + "/" + file, subject: .tensor(tensor),
                 problem: "is not in this file, but \(Self.indexName) says so",
                 advice: "index and files are of different downloads: download the model again")
         }
-        self.directory = directory
-        self.files = files
-        self.places = places
-        names = places.keys.sorted()
-        totalBytes = files.reduce(0) { $1.tensors.reduce($0) { $0 + $1.byteCount } }
+        self.init(directory: directory, files: files, tensors: tensors, namesNote: "")
+    }
+
+    private init(
+        directory: String, files: [SafeTensorsFile], tensors: [String: StoredTensor], namesNote: String
+    ) {
+        (self.directory, self.files, self.tensors, self.namesNote) = (directory, files, tensors, namesNote)
+        names = tensors.keys.sorted()
+        totalBytes = tensors.values.reduce(0) { $0 + $1.byteCount }
+    }
+
+    /// Returns an index of the same files whose tensors have other names.
+    ///
+    /// - Parameters:
+    ///   - owner: a word for the names that the files have, for errors about tensors that are missing.
+    ///   - rename: returns what a tensor of the files becomes: the same under another name, or several of its parts.
+    /// - Throws: what `rename` throws, and if two tensors get the same name.
+    package func renamed(
+        fromNamesOf owner: String, _ rename: (StoredTensor) throws(CheckpointError) -> [StoredTensor]
+    ) throws(CheckpointError) -> WeightIndex {
+        var renamed: [String: StoredTensor] = [:]
+        for name in names {
+            for tensor in try rename(tensors[name]!) {
+                guard let other = renamed.updateValue(tensor, forKey: tensor.name) else { continue }
+                throw tensor.refusal(
+                    "is the model's \(tensor.name), and so is \(other.quotedName)",
+                    advice: "the directory has two checkpoints, or one under two names: remove one of both")
+            }
+        }
+        return WeightIndex(
+            directory: directory, files: files, tensors: renamed, namesNote: " under this name or that of \(owner)")
     }
 
     /// Returns true if a directory has any file of weights, which people plan without before they download them. An index
@@ -75,13 +104,14 @@ package final class WeightIndex: Sendable {
     }
 
     /// Returns true if one of the files holds a tensor of this name.
-    package func contains(_ name: String) -> Bool { places[name] != nil }
+    package func contains(_ name: String) -> Bool { tensors[name] != nil }
 
     /// Returns the tensor of this name.
     package func tensor(named name: String) throws(CheckpointError) -> StoredTensor {
-        guard let place = places[name], let tensor = files[place][name] else {
+        guard let tensor = tensors[name] else {
             throw CheckpointError(
-                file: directory, subject: .tensor(name), problem: "is in none of the \(files.count) files",
+                file: directory, subject: .tensor(name),
+                problem: "is in none of the \(files.count) files" + namesNote,
                 advice: "check that config.json belongs to these weights and that the download is complete")
         }
         return tensor

@@ -4,6 +4,10 @@ package import Parallelism
 import Tensors
 
 extension DeepSeekV4Configuration: ModelConfiguration {
+    package func named(_ weights: WeightIndex) throws(CheckpointError) -> WeightIndex {
+        try SavedNames.released(weights)
+    }
+
     package func model(
         _ source: WeightSource, drafts: Bool, progress: (Int) -> Void
     ) throws(CheckpointError) -> any Model {

@@ -27,6 +27,11 @@ package protocol ModelConfiguration: Sendable {
     /// - Parameter kept: numbers of layers, ascending. A layer that reuses an earlier one's selection needs that one.
     func keepingLayers(_ kept: [Int]) -> Self
 
+    /// Returns a checkpoint's tensors under the names that this target reads, whatever of the names that it knows they have.
+    ///
+    /// - Throws: `CheckpointError` naming a tensor if the names are of several kinds.
+    func named(_ weights: WeightIndex) throws(CheckpointError) -> WeightIndex
+
     /// Builds the model; weights stay where `source` has them.
     ///
     /// - Parameters:
@@ -36,4 +41,9 @@ package protocol ModelConfiguration: Sendable {
     func model(
         _ source: WeightSource, drafts: Bool, progress: (Int) -> Void
     ) throws(CheckpointError) -> any Model
+}
+
+extension ModelConfiguration {
+    /// Most targets know one kind of names.
+    package func named(_ weights: WeightIndex) throws(CheckpointError) -> WeightIndex { weights }
 }

@@ -61,7 +61,7 @@ package struct ModelDirectory: Sendable {
     /// - Throws: `CheckpointError`, also if a tensor belongs to the model but `config.json` has no place for it.
     package func openWeights(_ format: LoadFormat) throws(CheckpointError) -> WeightIndex? {
         guard format == .auto else { return nil }
-        let weights = try WeightIndex(directory: path)
+        let weights = try configuration.named(WeightIndex(directory: path))
         try modelSlim?.validate(weights)
         try UnreadTensors(description).requireNone(in: weights)
         return weights
@@ -70,7 +70,7 @@ package struct ModelDirectory: Sendable {
     /// Opens the files of the weights also if they do not fit `config.json`, and says where they do not. Only headers are
     /// read, and the values of biases and offsets that nothing applies.
     package func examineWeights() throws(CheckpointError) -> (weights: WeightIndex, misfits: [CheckpointError]) {
-        let weights = try WeightIndex(directory: path)
+        let weights = try configuration.named(WeightIndex(directory: path))
         var misfits: [CheckpointError] = []
         do throws(CheckpointError) {
             try modelSlim?.validate(weights)
