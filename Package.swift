@@ -123,6 +123,13 @@ let package = Package(
                 "CAllocations", "Tensors", "Parallelism", "Checkpoints", "JSON", "KVCache", "Modeling", "DeepSeekV32",
                 "Models", "Grammar", "Inference",
             ]),
+        // A server under test, and a client of its routes.
+        library(
+            "ServerTesting",
+            [
+                .product(name: "Hummingbird", package: "hummingbird"), .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOEmbedded", package: "swift-nio"),
+            ]),
         // For `mpirun`; Tests/ProcessTests/run starts it.
         .executableTarget(
             name: "transport-laws", dependencies: ["Parallelism", "Tensors", "TestSupport"], swiftSettings: strict),
@@ -181,15 +188,15 @@ let package = Package(
                 "Serving", "Inference", "Grammar", "JSON", "Parallelism", "Tokenization",
                 "TestSupport",
                 "CAllocations",
+                "ServerTesting",
                 .product(name: "Hummingbird", package: "hummingbird"),
-                .product(name: "HummingbirdTesting", package: "hummingbird"),
                 .product(name: "NIOEmbedded", package: "swift-nio"),
             ]),
         tests(
             "RoutingTests",
             [
-                "Routing", "Serving", "JSON", "TestSupport", .product(name: "Hummingbird", package: "hummingbird"),
-                .product(name: "HummingbirdTesting", package: "hummingbird"),
+                "Routing", "Serving", "JSON", "TestSupport", "ServerTesting",
+                .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
             ]),

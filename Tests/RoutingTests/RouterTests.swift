@@ -1,8 +1,8 @@
-import HummingbirdTesting
 import JSON
 import NIOCore
 import NIOHTTP1
 import Routing
+import ServerTesting
 import Serving
 import TestSupport
 import Testing
@@ -36,8 +36,8 @@ struct RouterClient: Sendable {
         let checks = Task { await service.checkWorkers() }
         defer { checks.cancel() }
         #expect(await eventually { service.fleet.workers.allSatisfy { $0.health.state != .unknown } })
-        try await service.application().test(.live) { client in
-            try await body(RouterClient(service: service, port: try #require(client.port)))
+        try await service.application().listening { port in
+            try await body(RouterClient(service: service, port: port))
         }
     }
 
@@ -66,7 +66,9 @@ struct RouterClient: Sendable {
     func send(
         _ path: String, _ body: String = "", method: HTTPMethod = .POST, headers: HTTPHeaders = [:]
     ) async throws -> Reply {
-        try await Self.rest(of: open(path, body, method: method, headers: headers))
+        try await bounded("the answer to \(method) \(path)") {
+            try await Self.rest(of: open(path, body, method: method, headers: headers))
+        }
     }
 
     /// Reads an answer to its end.

@@ -1,9 +1,9 @@
 import Foundation
 import HTTPTypes
-import HummingbirdTesting
 import Inference
 import JSON
 import NIOCore
+import ServerTesting
 import Serving
 import TestSupport
 import Testing
@@ -65,12 +65,9 @@ import Testing
     private static func post(
         _ server: ToyServer, _ body: [UInt8], coding: String = "gzip"
     ) async throws -> Reply {
-        try await server.application.test(.router) { client in
-            Reply(
-                try await client.executeRequest(
-                    uri: "/generate", method: .post, headers: [.contentEncoding: coding], body: ByteBuffer(bytes: body))
-            )
-        }
+        Reply(
+            try await RouteClient(server.application).execute(
+                uri: "/generate", method: .post, headers: [.contentEncoding: coding], body: ByteBuffer(bytes: body)))
     }
 
     @Test(arguments: ["dynamic", "fixed", "stored", "members"]) func `are read`(name: String) async throws {

@@ -1,7 +1,7 @@
 import HTTPTypes
-import HummingbirdTesting
 import Inference
 import JSON
+import ServerTesting
 import Serving
 import TestSupport
 import Testing
@@ -19,32 +19,30 @@ import Tokenization
     func `while the model is loading the server is healthy but not ready`(_ path: String) async throws {
         let slot = ModelSlot()
         let application = buildApplication(configuration: ServerConfiguration(servedModelName: "toy"), slot: slot)
-        try await application.test(.router) { client in
-            #expect(try await ToyServer.send(client, .get, "/health").status == 200)
-            #expect(try await ToyServer.send(client, .get, "/metrics").status == 200)
-            let waiting = try await ToyServer.send(client, .get, path)
-            #expect(waiting.status == 503)
-            #expect(waiting.code == "loading")
-            slot.fail("a file is missing")
-            #expect(try await ToyServer.send(client, .get, "/health").status == 503)
-            #expect(try await ToyServer.send(client, .get, path).message.contains("a file is missing"))
-            let server = ToyServer("x")
-            slot.fill(with: TextService(engine: server.engine, tokenizer: ToyTokenizer.shared))
-            #expect(try await ToyServer.send(client, .get, path).status == 200)
-        }
+        let client = try await RouteClient(application)
+        #expect(try await ToyServer.send(client, .get, "/health").status == 200)
+        #expect(try await ToyServer.send(client, .get, "/metrics").status == 200)
+        let waiting = try await ToyServer.send(client, .get, path)
+        #expect(waiting.status == 503)
+        #expect(waiting.code == "loading")
+        slot.fail("a file is missing")
+        #expect(try await ToyServer.send(client, .get, "/health").status == 503)
+        #expect(try await ToyServer.send(client, .get, path).message.contains("a file is missing"))
+        let server = ToyServer("x")
+        slot.fill(with: TextService(engine: server.engine, tokenizer: ToyTokenizer.shared))
+        #expect(try await ToyServer.send(client, .get, path).status == 200)
     }
 
     @Test func `a model without a chat format still completes texts`() async throws {
         let server = ToyServer("x")
         let slot = ModelSlot(TextService(engine: server.engine, tokenizer: ToyTokenizer.withoutChat))
-        try await buildApplication(configuration: server.configuration, slot: slot).test(.router) { client in
-            let chat = try await ToyServer.send(
-                client, .post, "/v1/chat/completions", #"{"model":"toy","messages":[{"role":"user","content":"a"}]}"#)
-            #expect(chat.status == 400)
-            #expect(chat.message.contains("/v1/completions"))
-            let text = try await ToyServer.send(client, .post, "/generate", #"{"text":"a"}"#)
-            #expect(text.status == 200)
-        }
+        let client = try await RouteClient(buildApplication(configuration: server.configuration, slot: slot))
+        let chat = try await ToyServer.send(
+            client, .post, "/v1/chat/completions", #"{"model":"toy","messages":[{"role":"user","content":"a"}]}"#)
+        #expect(chat.status == 400)
+        #expect(chat.message.contains("/v1/completions"))
+        let text = try await ToyServer.send(client, .post, "/generate", #"{"text":"a"}"#)
+        #expect(text.status == 200)
     }
 
     @Test func `a server with a failed engine is neither healthy nor ready, and gives the reason`() async throws {

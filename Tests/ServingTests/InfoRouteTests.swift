@@ -1,9 +1,9 @@
 import Foundation
 import HTTPTypes
-import HummingbirdTesting
 import Inference
 import JSON
 import Parallelism
+import ServerTesting
 import Serving
 import TestSupport
 import Testing
@@ -255,8 +255,8 @@ import Testing
         server.configuration.keepAliveInterval = .milliseconds(20)
         let engine = server.engine
         engine.isHolding = true
-        try await server.application.test(.live) { client in
-            try await RawConnection.open(port: try #require(client.port)) { connection in
+        try await server.application.listening { port in
+            try await RawConnection.open(port: port) { connection in
                 try await connection.post(path, body)
                 #expect(await connection.receive(until: ": keep-alive\n\n").contains(": keep-alive\n\n"))
                 engine.isHolding = false

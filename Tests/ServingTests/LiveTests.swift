@@ -1,7 +1,7 @@
 import Hummingbird
-import HummingbirdTesting
 import Inference
 import NIOCore
+import ServerTesting
 import Serving
 import Synchronization
 import TestSupport
@@ -14,9 +14,7 @@ import Testing
 
     /// Runs `body` with the port of a running server.
     private static func live(_ server: ToyServer, _ body: @Sendable (Int) async throws -> Void) async throws {
-        try await server.application.test(.live) { client in
-            try await body(try #require(client.port))
-        }
+        try await server.application.listening(body)
     }
 
     @Test(arguments: [true, false])

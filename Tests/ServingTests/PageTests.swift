@@ -1,9 +1,9 @@
 import Foundation
 import HTTPTypes
 import Hummingbird
-import HummingbirdTesting
 import Inference
 import JSON
+import ServerTesting
 import Serving
 import TestSupport
 import Testing
@@ -96,8 +96,7 @@ import Testing
     }
 
     @Test func `a page of another origin that has a name for this machine does not get it`() async throws {
-        try await Self.server().application.test(.live) { client in
-            let port = try #require(client.port)
+        try await Self.server().application.listening { port in
             for path in Self.files.map(\.path) + Self.figures {
                 for (host, status) in [("attacker.example", "403"), ("", "403"), ("localhost:\(port)", "200")] {
                     try await RawConnection.open(port: port) { connection in
@@ -156,11 +155,10 @@ import Testing
     @Test func `the page is there while the model is being loaded, its figures say that it is`() async throws {
         let application = buildApplication(
             configuration: ServerConfiguration(servedModelName: "toy"), slot: ModelSlot())
-        try await application.test(.router) { client in
-            #expect(try await ToyServer.send(client, .get, "/").status == 200)
-            let reply = try await ToyServer.send(client, .get, "/page/ranks")
-            #expect(reply.status == 503 && reply.code == "loading")
-        }
+        let client = try await RouteClient(application)
+        #expect(try await ToyServer.send(client, .get, "/").status == 200)
+        let reply = try await ToyServer.send(client, .get, "/page/ranks")
+        #expect(reply.status == 503 && reply.code == "loading")
     }
 
     // MARK: - Figures

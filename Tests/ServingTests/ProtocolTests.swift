@@ -1,10 +1,10 @@
 import Foundation
 import HTTPTypes
 import Hummingbird
-import HummingbirdTesting
 import Inference
 import JSON
 import NIOCore
+import ServerTesting
 import Serving
 import TestSupport
 import Testing
@@ -12,9 +12,7 @@ import Testing
 /// Tests of invalid requests and unusual connections, byte by byte.
 @Suite(.timeLimit(.minutes(15))) struct ProtocolTests {
     private static func live(_ server: ToyServer, _ body: @Sendable (Int) async throws -> Void) async throws {
-        try await server.application.test(.live) { client in
-            try await body(try #require(client.port))
-        }
+        try await server.application.listening(body)
     }
 
     /// Returns everything that a server sends after `request` until it closes the connection.
@@ -276,8 +274,7 @@ import Testing
     func `may address the server only by its own names`(host: String, status: String) async throws {
         var server = ToyServer("x")
         server.configuration.allowedHosts = ["friend.example"]
-        try await server.application.test(.live) { client in
-            let port = try #require(client.port)
+        try await server.application.listening { port in
             try await RawConnection.open(port: port) { connection in
                 try await connection.send("GET /health HTTP/1.1\r\nHost: \(host):\(port)\r\nConnection: close\r\n\r\n")
                 #expect(await connection.receive().hasPrefix("HTTP/1.1 \(status)"))

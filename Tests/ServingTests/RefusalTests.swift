@@ -1,8 +1,8 @@
 import HTTPTypes
-import HummingbirdTesting
 import Inference
 import JSON
 import NIOCore
+import ServerTesting
 import Serving
 import TestSupport
 import Testing
@@ -104,12 +104,9 @@ import Testing
     }
 
     @Test func `bytes that are not UTF-8 are refused`() async throws {
-        let application = ToyServer("x").application
-        try await application.test(.router) { client in
-            let response = try await client.executeRequest(
-                uri: "/generate", method: .post, headers: [:], body: .init(bytes: [0x7B, 0x22, 0xFF, 0x22, 0x7D]))
-            #expect(response.status == .badRequest)
-        }
+        let response = try await RouteClient(ToyServer("x").application).execute(
+            uri: "/generate", method: .post, body: .init(bytes: [0x7B, 0x22, 0xFF, 0x22, 0x7D]))
+        #expect(response.status == .badRequest)
     }
 
     @Test func `the last of several equal members counts`() async throws {

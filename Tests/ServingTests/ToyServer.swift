@@ -1,9 +1,9 @@
 import HTTPTypes
 import Hummingbird
-import HummingbirdTesting
 import Inference
 import JSON
 import NIOCore
+import ServerTesting
 import Serving
 import TestSupport
 import Testing
@@ -42,17 +42,15 @@ struct ToyServer {
     func send(
         _ method: HTTPRequest.Method, _ path: String, _ body: String? = nil, headers: HTTPFields = [:]
     ) async throws -> Reply {
-        try await application.test(.router) { client in
-            try await Self.send(client, method, path, body, headers: headers)
-        }
+        try await Self.send(RouteClient(application), method, path, body, headers: headers)
     }
 
     static func send(
-        _ client: any TestClientProtocol, _ method: HTTPRequest.Method, _ path: String, _ body: String? = nil,
+        _ client: RouteClient, _ method: HTTPRequest.Method, _ path: String, _ body: String? = nil,
         headers: HTTPFields = [:]
     ) async throws -> Reply {
         Reply(
-            try await client.executeRequest(
+            try await client.execute(
                 uri: path, method: method, headers: headers, body: body.map { ByteBuffer(string: $0) }))
     }
 
