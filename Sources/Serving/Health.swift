@@ -50,40 +50,70 @@ struct HealthRoutes: Sendable {
         let before = service.engine.status().steps
         var probe = TextRequest(prompt: [service.tokenizer.bosToken ?? 0])
         probe.sampling.maxNewTokens = 1
-        // A refusal because of a full queue says nothing about the engine.
-        let generations = try? await service.start([probe], names: [:], slot: slot)
-        defer { generations?.cancel() }
-        let isWell = await withTaskGroup(of: Bool.self) { race in
-            if let generations {
-                race.addTask {
-                    for await (_, event) in generations.events {
-                        // A request that was aborted has been answered as well.
-                        switch event {
-                        case .token, .finished: return true
-                        default: break
-                        }
-                        if case .failed = event { return false }
-                    }
-                    return false
-                }
-            }
-            let (engine, limit) = (service.engine, configuration.healthTimeout)
-            race.addTask {
-                let start = ContinuousClock.now
-                while start.duration(to: .now) < limit, (try? await Task.sleep(for: .milliseconds(50))) != nil {
-                    if engine.status().steps > before + 1 { return true }
-                }
-                return false
-            }
-            defer { race.cancelAll() }
-            return await race.next() ?? false
+        var generations: TextGenerations?
+        var overload: RequestError?
+        do {
+            generations = try await service.start([probe], names: [:], slot: slot)
+        } catch let refusal as RequestError {
+            // A full queue says nothing about the engine, which may work on what is in it.
+            guard case .overloaded = refusal.kind else { throw Self.unwell(because: refusal) }
+            overload = refusal
         }
-        guard isWell else {
+        defer { generations?.cancel() }
+        switch await outcome(of: generations, service.engine, stepsBefore: before) {
+        case .worked: return .json(.fields(["status": .string("ok")]))
+        case .failed(let reason):
+            throw RequestError(
+                .unavailable, "the generation of one token failed: \(reason)", code: "generation_failed")
+        case .stuck:
+            if let overload { throw Self.unwell(because: overload) }
             throw RequestError(
                 .unavailable, "the engine generated nothing within \(configuration.healthTimeout)", code: "engine_stuck"
             )
         }
-        return .json(.fields(["status": .string("ok")]))
+    }
+
+    /// Returns the error of `/health_generate` for a refusal of its request: the client that asks is at no fault.
+    private static func unwell(because refusal: RequestError) -> RequestError {
+        RequestError(.unavailable, refusal.message, code: refusal.code ?? "engine_stuck")
+    }
+
+    /// What an engine did within the time of `/health_generate`.
+    private enum EngineOutcome: Sendable {
+        case worked
+        case failed(String)
+        case stuck
+    }
+
+    /// Waits until one of the generations has a token, or the engine has worked on other requests.
+    private func outcome(
+        of generations: TextGenerations?, _ engine: any EngineClient, stepsBefore before: UInt64
+    ) async -> EngineOutcome {
+        await withTaskGroup(of: EngineOutcome.self) { race in
+            if let generations {
+                race.addTask {
+                    for await (_, event) in generations.events {
+                        switch event {
+                        // A request that was aborted has been answered as well.
+                        case .token, .finished: return .worked
+                        case .failed(let reason): return .failed(reason)
+                        case .started, .promptScores, .waiting: break
+                        }
+                    }
+                    return .stuck
+                }
+            }
+            let limit = configuration.healthTimeout
+            race.addTask {
+                let start = ContinuousClock.now
+                while start.duration(to: .now) < limit, (try? await Task.sleep(for: .milliseconds(50))) != nil {
+                    if engine.status().steps > before + 1 { return .worked }
+                }
+                return .stuck
+            }
+            defer { race.cancelAll() }
+            return await race.next() ?? .stuck
+        }
     }
 
     /// Handles `POST /abort_request`, which ends the requests with the id `rid` or `request_id`, or all with `abort_all`.

@@ -126,6 +126,26 @@ import Testing
         #expect(await eventually { engine.runningCount == 0 })
     }
 
+    @Test func `health_generate gives the reason of a refusal or a failure`() async throws {
+        var server = Self.server()
+        server.configuration.healthTimeout = .milliseconds(200)
+        server.engine.capacity = 0
+        let full = try await server.send(.get, "/health_generate")
+        #expect(full.status == 503 && full.code == "rate_limit_exceeded", "\(full.text)")
+        #expect(try await server.post("/generate", #"{"text":"a"}"#).message == full.message)
+        server.engine.capacity = .max
+        server.engine.requestFailure = "no number"
+        let failed = try await server.send(.get, "/health_generate")
+        #expect(failed.status == 503 && failed.code == "generation_failed" && failed.message.contains("no number"))
+        server.engine.requestFailure = nil
+        let small = ToyServer(contextLength: 1) { _ in [] }
+        let refused = try await small.send(.get, "/health_generate")
+        #expect(refused.status == 503 && refused.code == "context_length_exceeded", "\(refused.text)")
+        server.slot.startDraining()
+        let draining = try await server.send(.get, "/health_generate")
+        #expect(draining.status == 503 && draining.code == "shutting_down")
+    }
+
     @Test(arguments: [(#"{"rid":"a"}"#, 2), (#"{"abort_all":true}"#, 3)])
     func `requests are aborted by their id`(body: String, count: Int) async throws {
         let server = Self.server()
