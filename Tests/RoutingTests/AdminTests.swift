@@ -3,6 +3,7 @@ import JSON
 import NIOHTTP1
 import Routing
 import Serving
+import Synchronization
 import TestSupport
 import Testing
 
@@ -118,6 +119,56 @@ import Testing
             let reply = try await router.send("/abort_request", "{}")
             #expect(reply.status == expected)
             #expect((reply.json["error"]?["param"]?.string == "rid") == (expected == 400))
+        }
+    }
+
+    @Test func `flushes the workers that answer, without waiting for those that are known to be dead`() async throws {
+        let workers = try await [0, 1, 2].asyncMap { _ in try await ToyWorker { _ in .json(#"{"success":true}"#) } }
+        let configuration = RouterClient.configuration { $0.checkTimeout = .seconds(1) }
+        try await RouterClient.run(workers, configuration) { router async throws in
+            try await workers[1].kill()
+            // A process that was stopped accepts connections and answers nothing.
+            workers[2].setReady(ToyWorker.Answer(bytes: "", end: .stays))
+            #expect(await eventually { router.workers.dropFirst().allSatisfy { $0.health.state == .unreachable } })
+            #expect(await eventually { router.workers[0].health.state == .ready })
+            let reply = try await router.send("/flush_cache")
+            #expect(reply.status == 200 && reply.json["success"]?.bool == true, "\(reply.body)")
+            #expect(reply.json["workers"]?.array?.map { $0["url"]?.string } == ["\(workers[0].address)"])
+            let skipped = reply.json["skipped"]?.array ?? []
+            #expect(skipped.map { $0["url"]?.string } == router.workers.dropFirst().map { "\($0.address)" })
+            #expect(skipped.allSatisfy { $0["reason"]?.string?.isEmpty == false })
+            #expect(workers[0].requests.count == 1 && workers[2].requests.isEmpty)
+            try await workers[0].kill()
+            #expect(await eventually { router.workers[0].health.state == .unreachable })
+            let none = try await router.send("/abort_request", #"{"abort_all":true}"#)
+            #expect(none.status == 503 && none.json["success"]?.bool == false)
+            #expect(none.json["skipped"]?.array?.count == 3)
+        }
+    }
+
+    @Test func `does not fail for a worker whose requests fail, and tells it all the same`() async throws {
+        // What it is asked to compute is lost at once; what concerns all workers is answered, or never.
+        let answers = Mutex(true)
+        let failing = try await ToyWorker { request in
+            if request.hasPrefix("POST /generate ") { return ToyWorker.Answer(bytes: "", end: .breaksOff) }
+            return answers.withLock { $0 } ? .json("{}") : ToyWorker.Answer(bytes: "", end: .stays)
+        }
+        let good = try await ToyWorker { _ in .json("{}") }
+        let configuration = RouterClient.configuration { configuration in
+            configuration.checkTimeout = .seconds(1)
+            configuration.pool.breaker.failureThreshold = 1
+            configuration.pool.breaker.openTime = .seconds(3600)
+        }
+        try await RouterClient.run([failing, good], configuration) { router async throws in
+            for _ in 0..<2 { _ = try await router.send("/generate", "{}") }
+            #expect(router.workers[0].breaker.state(at: .now) == .open)
+            let before = failing.requests.count
+            let told = try await router.send("/flush_cache")
+            #expect(told.status == 200 && told.json["workers"]?.array?.count == 2 && failing.requests.count > before)
+            answers.withLock { $0 = false }
+            let reply = try await router.send("/flush_cache")
+            #expect(reply.status == 200 && reply.json["workers"]?.array?.count == 1, "\(reply.body)")
+            #expect(reply.json["skipped"]?.array?.map { $0["url"]?.string } == ["\(failing.address)"])
         }
     }
 

@@ -118,12 +118,20 @@ struct RouterRoutes: Sendable {
         return .json(.array(LoadReport.numbered(answers.flatMap { $0.array ?? [] })))
     }
 
-    /// Handles the routes that concern every worker, and reports what each has said.
+    /// Handles the routes that concern every worker, and reports what each has said. A worker that does not answer its
+    /// checks is not asked, and one whose breaker is open is not waited for longer than for a check; both are named.
     private func broadcast(_ request: Request, _ context: ServingContext) async throws -> Response {
         try checkDraining()
         let body = try await reader.collect(request)
         let query = request.uri.query.map { "?\($0)" } ?? ""
-        let answers = await askAll(fleet.workers, .POST, request.uri.path + query, body.bytes)
+        let workers = fleet.workers
+        let found = await askAll(
+            workers.filter { $0.health.state != .unreachable }, .POST, request.uri.path + query, body.bytes)
+        let answers = found.filter { $0.status != 0 || !$0.isFailing }
+        let skipped =
+            workers.filter { $0.health.state == .unreachable }
+            .map { Self.skipped($0.address, .string($0.health.reason ?? "it cannot be reached")) }
+            + found.filter { $0.status == 0 && $0.isFailing }.map { Self.skipped($0.address, $0.json) }
         // A request that all workers refuse is the client's fault, and their answer says what is wrong.
         if let first = answers.first, answers.allSatisfy({ [400, 413, 415].contains($0.status) }) {
             return .json(first.json, status: .init(code: first.status))
@@ -131,7 +139,7 @@ struct RouterRoutes: Sendable {
         let hasSucceeded = answers.allSatisfy { $0.status == 200 }
         return .json(
             .fields([
-                "success": .bool(hasSucceeded && !answers.isEmpty),
+                "success": .bool(hasSucceeded && !answers.isEmpty), "skipped": .array(skipped),
                 "workers": .array(
                     answers.map { answer in
                         .fields([
@@ -139,7 +147,12 @@ struct RouterRoutes: Sendable {
                             "answer": answer.json,
                         ])
                     }),
-            ]), status: hasSucceeded ? .ok : .badGateway)
+            ]), status: answers.isEmpty ? .serviceUnavailable : hasSucceeded ? .ok : .badGateway)
+    }
+
+    /// Describes a worker that has not heard of what concerns every worker.
+    private static func skipped(_ address: ServerAddress, _ reason: JSONValue) -> JSONValue {
+        .fields(["url": .string("\(address)"), "reason": reason])
     }
 
     private struct WorkerAnswer: Sendable {
@@ -148,6 +161,8 @@ struct RouterRoutes: Sendable {
         let status: Int
         /// The answer, or why there is none.
         let json: JSONValue
+        /// True if the worker's breaker is open.
+        let isFailing: Bool
     }
 
     /// Returns what the workers that are ready answer to a `GET`, without those that fail.
@@ -160,22 +175,30 @@ struct RouterRoutes: Sendable {
     private func askAll(
         _ workers: [RoutedWorker], _ method: HTTPMethod, _ path: String, _ body: ByteBuffer
     ) async -> [WorkerAnswer] {
-        await withTaskGroup(of: (Int, WorkerAnswer).self) { asking in
+        let now = ContinuousClock.now
+        return await withTaskGroup(of: (Int, WorkerAnswer).self) { asking in
             for (index, worker) in workers.enumerated() {
+                let isFailing = worker.breaker.state(at: now) == .open
                 asking.addTask {
-                    let address = worker.address
-                    do {
-                        let answer = try await client.send(method, path, to: address, body: body, within: .seconds(30))
-                        let json = try? JSONValue(parsing: answer.body, limits: .strict)
-                        return (index, WorkerAnswer(address: address, status: answer.status, json: json ?? .null))
-                    } catch {
-                        return (index, WorkerAnswer(address: address, status: 0, json: .string("\(error)")))
-                    }
+                    (index, await ask(worker.address, isFailing: isFailing, method, path, body))
                 }
             }
             var answers: [(Int, WorkerAnswer)] = []
             for await answer in asking { answers.append(answer) }
             return answers.sorted { $0.0 < $1.0 }.map(\.1)
+        }
+    }
+
+    private func ask(
+        _ address: ServerAddress, isFailing: Bool, _ method: HTTPMethod, _ path: String, _ body: ByteBuffer
+    ) async -> WorkerAnswer {
+        do {
+            let answer = try await client.send(
+                method, path, to: address, body: body, within: isFailing ? configuration.checkTimeout : .seconds(30))
+            let json = try? JSONValue(parsing: answer.body, limits: .strict)
+            return WorkerAnswer(address: address, status: answer.status, json: json ?? .null, isFailing: isFailing)
+        } catch {
+            return WorkerAnswer(address: address, status: 0, json: .string("\(error)"), isFailing: isFailing)
         }
     }
 
