@@ -124,6 +124,56 @@ import Testing
         #expect(path == "/health" ? text.hasSuffix("}") : text.hasSuffix("data: [DONE]\n\n"))
     }
 
+    @Test func `a client of HTTP 1_0 gets no status 100, whatever it expects`() async throws {
+        let body = #"{"text":"a"}"#
+        let text = try await Self.answer(
+            ToyServer("abc"),
+            "POST /generate HTTP/1.0\r\nExpect: 100-continue\r\nConnection: keep-alive\r\n"
+                + "Content-Length: \(body.utf8.count)\r\n\r\n\(body)")
+        #expect(text.hasPrefix("HTTP/1.0 200 OK\r\n") && text.lowercased().contains("connection: close"), "\(text)")
+        #expect(text.contains(#""text": "abc""#) && !text.contains("100 Continue"))
+    }
+
+    @Test(arguments: [
+        "5 \r\nhello\r\n0\r\n\r\n", " 5\r\nhello\r\n0\r\n\r\n", "5\t\r\nhello\r\n0\r\n\r\n",
+        "5 ;a=b\r\nhello\r\n0\r\n\r\n", "5\nhello\n0\n\n", "5\r\nhello\n0\r\n\r\n",
+        "5\r\nhello\r\n0 \r\n\r\n", "0x5\r\nhello\r\n0\r\n\r\n", "+5\r\nhello\r\n0\r\n\r\n",
+        "ffffffffffffffff5\r\nhello\r\n0\r\n\r\n", "5\r\nhelloworld\r\n0\r\n\r\n",
+    ])
+    func `a chunk whose size others may read differently is refused, and what follows is not read`(
+        chunks: String
+    ) async throws {
+        let server = ToyServer("x")
+        let text = try await Self.answer(
+            server,
+            "POST /generate HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\(chunks)"
+                + "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        #expect(text.hasPrefix("HTTP/1.1 400 ") && text.contains("invalid_http"), "\(text)")
+        #expect(text.components(separatedBy: "HTTP/1.1 ").count == 3, "one answer, which names HTTP/1.1: \(text)")
+        #expect(server.engine.received.isEmpty)
+    }
+
+    @Test(arguments: [
+        ("http://localhost/health", "localhost", 200), ("HTTP://localhost:80/health?x=/y", "evil.example", 200),
+        ("http://127.0.0.1/health", "", 200), ("https://localhost/health", "localhost", 200),
+        ("http://evil.example/health", "localhost", 403), ("http://localhost.evil.example/health", "localhost", 403),
+        ("http://localhost", "localhost", 200), ("http://localhost?x=1", "localhost", 200),
+        ("http://localhost@evil.example/health", "localhost", 400), ("http:///health", "localhost", 400),
+        ("ftp://localhost/health", "localhost", 400),
+    ])
+    func `a target that names a server is its path, and the host in it counts`(
+        target: String, host: String, status: Int
+    ) async throws {
+        for version in ["1.1", "1.0"] {
+            let text = try await Self.answer(
+                ToyServer("x"), "GET \(target) HTTP/\(version)\r\nHost: \(host)\r\nConnection: close\r\n\r\n")
+            #expect(text.prefix { $0 != "\r\n" }.contains(" \(status) "), "\(text.prefix(300))")
+            if status == 200, target.contains("/health") { #expect(text.hasSuffix(#"{"status": "ok"}"#)) }
+        }
+        let withoutHost = try await Self.answer(ToyServer("x"), "GET \(target) HTTP/1.0\r\n\r\n")
+        #expect(withoutHost.prefix { $0 != "\r\n" }.contains(" \(status) "), "\(withoutHost.prefix(300))")
+    }
+
     @Test func `a connection is closed whatever the spelling of the request to do so`() async throws {
         let text = try await Self.answer(
             ToyServer("x"), "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: Close\r\n\r\n")

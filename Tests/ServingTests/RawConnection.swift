@@ -27,6 +27,8 @@ final class RawConnection: Sendable {
         port: Int, isDeaf: Bool = false, _ body: @escaping @Sendable (RawConnection) async throws -> Void
     ) async throws {
         let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            // A client may still send when the server has closed its sending side.
+            .channelOption(.allowRemoteHalfClosure, value: true)
             .connect(host: "127.0.0.1", port: port) { channel in
                 channel.eventLoop.makeCompletedFuture {
                     try NIOAsyncChannel<ByteBuffer, ByteBuffer>(

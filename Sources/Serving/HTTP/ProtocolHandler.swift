@@ -1,15 +1,18 @@
-import Foundation
 import JSON
 import NIOCore
 import NIOHTTP1
 import NIOHTTPTypesHTTP1
 
-/// Enforces those rules of HTTP/1 (RFC 9112) that the layers above do not see: versions, hosts, lengths and codings of
-/// requests, responses without a body, and the end of connections.
+/// Enforces those rules of HTTP/1 (RFC 9112) that the layers above do not see: versions, hosts, targets, lengths and codings
+/// of requests, responses without a body, and the end of connections.
 ///
-/// Requests that are not valid HTTP are refused here, with a body that gives the reason. If a request's response is
-/// complete before its body has arrived, the rest is read and discarded, up to `drainBytes` and `drainTime`; then the
-/// connection ends.
+/// Requests that are not valid HTTP are refused here, with a body that gives the reason, after the responses to those before
+/// them. If a request's response is complete before its body has arrived, the rest is read and discarded up to `drainBytes`;
+/// then the connection ends.
+///
+/// A connection that is closed with bytes unread is reset, and its client may lose a response that it has not read. So a
+/// connection ends in two steps: after the last response the sending side is closed, and what still arrives is discarded until
+/// the client closes its side, up to `lingerBytes` and `lingerTurns`.
 final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
     typealias InboundIn = HTTPServerRequestPart
     typealias InboundOut = HTTPServerRequestPart
@@ -28,9 +31,9 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
             let pipeline = context.pipeline.syncOperations
             do {
                 let codec = try pipeline.handler(type: HTTP1ToHTTPServerCodec.self)
-                let start = RequestStart()
-                try pipeline.addHandler(start, position: .first)
-                try pipeline.addHandler(ProtocolHandler(table, start), position: .before(codec))
+                let arriving = ArrivingBytes(discardsAtMost: ProtocolHandler.lingerBytes)
+                try pipeline.addHandler(arriving, position: .first)
+                try pipeline.addHandler(ProtocolHandler(table, arriving), position: .before(codec))
             } catch {
                 context.fireErrorCaught(error)
             }
@@ -47,26 +50,46 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
         var hasBegunAnswer = false
     }
 
-    /// The maximum number of bytes of an answered request that are discarded.
+    /// The answer to a request that is not valid HTTP.
+    private struct Refusal {
+        let status: HTTPResponseStatus
+        let message: String
+        /// True if the request is known to be a HEAD, whose response has no body.
+        let isHead: Bool
+    }
+
+    /// The maximum number of bytes of an answered request that are discarded before the next one.
     static let drainBytes = 256 << 10
-    /// The maximum time in which the rest of an answered request is discarded.
-    static let drainTime = TimeAmount.seconds(2)
+    /// The maximum number of bytes that are discarded before a connection is closed: clients may send a whole body before
+    /// they read.
+    static let lingerBytes = 256 << 20
+    /// The time in which `lingerRate` bytes must arrive while bytes are discarded, and the number of such times.
+    static let lingerTime = TimeAmount.seconds(2)
+    static let lingerTurns = 15
+    static let lingerRate = 64 << 10
 
     private let table: ConnectionTable
-    private let start: RequestStart
+    private let arriving: ArrivingBytes
     private var exchanges: [Exchange] = []
+    /// The answer that follows those to `exchanges`.
+    private var refusal: Refusal?
     /// True if the newest request has arrived completely.
     private var isWhole = true
     /// True if no further request is read from this connection.
     private var isEnding = false
     /// True if everything has been written and the sending side is closed.
     private var isOut = false
+    /// True if the client has closed its sending side.
+    private var isInputClosed = false
+    /// The number of bytes of an answered request that were discarded.
     private var drained = 0
+    /// Completes when the newest response has been written; `nil` before the first.
+    private var written: EventLoopFuture<Void>?
     private var timer: Scheduled<Void>?
 
-    init(_ table: ConnectionTable, _ start: RequestStart) {
+    init(_ table: ConnectionTable, _ arriving: ArrivingBytes) {
         self.table = table
-        self.start = start
+        self.arriving = arriving
     }
 
     func handlerAdded(context: ChannelHandlerContext) {
@@ -87,15 +110,13 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
     // MARK: - Requests
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        if isEnding { return drain(unwrapInboundIn(data), context) }
+        if isEnding { return }
         switch unwrapInboundIn(data) {
         case .head(var head):
             if let problem = Self.problem(with: head) {
                 return refuse(problem.status, problem.message, isHead: head.method == .HEAD, context)
             }
-            let closes = head.version == .http1_0 || Self.tokens(head.headers["connection"]).contains("close")
-            // The layer above recognizes only this spelling.
-            if closes { head.headers.replaceOrAdd(name: "connection", value: "close") }
+            let closes = Self.normalize(&head)
             let isChunked = head.headers.contains(name: "transfer-encoding")
             exchanges.append(
                 Exchange(
@@ -106,14 +127,15 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
             context.fireChannelRead(wrapInboundOut(.head(head)))
         case .body(let bytes):
             if exchanges.isEmpty {
-                drain(.body(bytes), context)
+                drained += bytes.readableBytes
+                if drained > Self.drainBytes { finish(context) }
             } else {
                 exchanges[exchanges.count - 1].bytesLeft? -= bytes.readableBytes
                 context.fireChannelRead(data)
             }
         case .end:
             isWhole = true
-            start.reset()
+            arriving.forgetStart()
             timer?.cancel()
             timer = nil
             table.set(exchanges.isEmpty ? .idle : .answering, of: context.channel)
@@ -124,25 +146,18 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
     func channelReadComplete(context: ChannelHandlerContext) {
         context.fireChannelReadComplete()
         // The layers above do not request reads of data that is discarded.
-        if !isWhole, exchanges.isEmpty || isEnding { context.read() }
-    }
-
-    /// Discards a part of a request that arrives after its response.
-    private func drain(_ part: HTTPServerRequestPart, _ context: ChannelHandlerContext) {
-        switch part {
-        case .head: break
-        case .body(let bytes):
-            drained += bytes.readableBytes
-            if drained > Self.drainBytes { context.close(promise: nil) }
-        case .end: isWhole = true
-        }
+        if isEnding || !isWhole && exchanges.isEmpty { context.read() }
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         guard let error = error as? HTTPParserError else { return context.fireErrorCaught(error) }
         guard !isEnding else { return }
-        if exchanges.contains(where: \.hasBegunAnswer) { return context.close(promise: nil) }
-        let isHead = isWhole && start.isHead
+        if isWhole ? exchanges.last?.closes == true : exchanges.last?.hasBegunAnswer != false {
+            // What follows the last request of a connection is not looked at, and a request has one answer.
+            if exchanges.isEmpty { finish(context) } else { stopReading() }
+            return
+        }
+        let isHead = isWhole && arriving.isHead
         if error == .headerOverflow {
             refuse(
                 .requestHeaderFieldsTooLarge, "the request's header fields are too large", isHead: isHead, context)
@@ -151,32 +166,19 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
         }
     }
 
-    /// Sends an error response instead of the layers above, and closes the connection.
-    ///
-    /// - Parameter isHead: whether the request is known to be a HEAD, whose response has no body.
-    private func refuse(
-        _ status: HTTPResponseStatus, _ message: String, isHead: Bool, _ context: ChannelHandlerContext
-    ) {
-        isEnding = true
-        let error = RequestError(.invalid, message, code: "invalid_http")
-        let body = ByteBuffer(bytes: error.json.pythonBytes)
-        let headers: HTTPHeaders = [
-            "content-type": "application/json", "content-length": String(body.readableBytes), "connection": "close",
-        ]
-        context.write(
-            wrapOutboundOut(.head(HTTPResponseHead(version: .http1_1, status: status, headers: headers))), promise: nil)
-        if !isHead { context.write(wrapOutboundOut(.body(.byteBuffer(body))), promise: nil) }
-        let written = context.eventLoop.makePromise(of: Void.self)
-        let channel = context.channel
-        written.futureResult.whenComplete { _ in channel.close(promise: nil) }
-        context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: written)
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if case .inputClosed = event as? ChannelEvent {
+            isInputClosed = true
+            if isOut { context.close(promise: nil) }
+        }
+        context.fireUserInboundEventTriggered(event)
     }
 
     // MARK: - Answers
 
     func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
         // The request was already answered here, or there is none.
-        guard !isEnding, !exchanges.isEmpty else {
+        guard !exchanges.isEmpty else {
             promise?.succeed()
             return
         }
@@ -186,7 +188,10 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
             exchanges[0].hasBegunAnswer = true
             if exchanges[0].isHTTP10 { head.version = .http1_0 }
             let left = exchanges.count == 1 && !isWhole ? exchanges[0].bytesLeft ?? 0 : 0
-            if head.headers["connection"].contains("close") || left > Self.drainBytes { exchanges[0].closes = true }
+            let isLast = isEnding && refusal == nil && exchanges.count == 1
+            if head.headers["connection"].contains("close") || left > Self.drainBytes || isLast {
+                exchanges[0].closes = true
+            }
             if exchanges[0].closes { head.headers.replaceOrAdd(name: "connection", value: "close") }
             context.write(wrapOutboundOut(.head(head)), promise: promise)
         case .body:
@@ -194,94 +199,84 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
         case .end:
             let written = promise ?? context.eventLoop.makePromise()
             context.writeAndFlush(data, promise: written)
+            self.written = written.futureResult
             end(exchanges.removeFirst(), written.futureResult, context)
         }
     }
 
     /// Continues after a response: with the next request, with discarding the rest of this one, or with the end.
     private func end(_ exchange: Exchange, _ written: EventLoopFuture<Void>, _ context: ChannelHandlerContext) {
-        if exchanges.isEmpty { table.set(isWhole ? .idle : .receiving, of: context.channel) }
-        if exchange.closes {
-            isEnding = true
-        } else if isWhole || !exchanges.isEmpty {
-            return
-        }
+        if exchange.closes { return finish(context) }
+        guard exchanges.isEmpty else { return }
+        table.set(isWhole ? .idle : .receiving, of: context.channel)
+        if let refusal { return send(refusal, context) }
+        if isEnding { return finish(context) }
+        guard !isWhole else { return }
         drained = 0
         let channel = context.channel
         // The time starts when the response has been written, however slowly its client reads.
         written.assumeIsolated().whenComplete { [self] _ in
-            if exchange.closes {
-                isOut = true
-                channel.close(mode: .output, promise: nil)
-            }
-            if exchange.closes || !isWhole { endLater(channel) }
+            if !isWhole, !isEnding { linger(channel) }
         }
         context.read()
     }
 
-    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        if isOut, case .inputClosed = event as? ChannelEvent { context.close(promise: nil) }
-        context.fireUserInboundEventTriggered(event)
+    // MARK: - The end
+
+    /// Sends an error response in place of the layers above, once earlier requests have theirs, and ends the connection.
+    private func refuse(
+        _ status: HTTPResponseStatus, _ message: String, isHead: Bool, _ context: ChannelHandlerContext
+    ) {
+        let refusal = Refusal(status: status, message: message, isHead: isHead)
+        // What the layers above say to the request whose body is not valid is dropped.
+        if !isWhole { exchanges.removeLast() }
+        stopReading()
+        if exchanges.isEmpty { send(refusal, context) } else { self.refusal = refusal }
     }
 
-    private func endLater(_ channel: any Channel) {
+    private func send(_ refusal: Refusal, _ context: ChannelHandlerContext) {
+        let error = RequestError(.invalid, refusal.message, code: "invalid_http")
+        let body = ByteBuffer(bytes: error.json.pythonBytes)
+        let headers: HTTPHeaders = [
+            "content-type": "application/json", "content-length": String(body.readableBytes), "connection": "close",
+        ]
+        let head = HTTPResponseHead(version: .http1_1, status: refusal.status, headers: headers)
+        context.write(wrapOutboundOut(.head(head)), promise: nil)
+        if !refusal.isHead { context.write(wrapOutboundOut(.body(.byteBuffer(body))), promise: nil) }
+        let written = context.eventLoop.makePromise(of: Void.self)
+        context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: written)
+        self.written = written.futureResult
+        finish(context)
+    }
+
+    private func stopReading() {
+        isEnding = true
+        arriving.discard()
+    }
+
+    /// Closes the sending side once the last response has been written, and the connection when its client has closed its own
+    /// side, or sends too much or too little.
+    private func finish(_ context: ChannelHandlerContext) {
+        stopReading()
+        exchanges = []
+        table.set(isWhole ? .idle : .receiving, of: context.channel)
+        let (channel, written) = (context.channel, written ?? context.eventLoop.makeSucceededVoidFuture())
+        written.assumeIsolated().whenComplete { [self] _ in
+            isOut = true
+            if isInputClosed { return channel.close(promise: nil) }
+            channel.close(mode: .output, promise: nil)
+            linger(channel)
+        }
+        context.read()
+    }
+
+    /// Closes the connection if less than `lingerRate` arrives in `lingerTime`, and after so many turns.
+    private func linger(_ channel: any Channel, turns: Int = lingerTurns) {
+        let before = arriving.count
         timer?.cancel()
-        timer = channel.eventLoop.scheduleTask(in: Self.drainTime) { channel.close(promise: nil) }
-    }
-}
-
-/// Remembers the first bytes of a request, since a request whose header is not valid is never decoded, and the response
-/// to a HEAD has no body.
-final class RequestStart: ChannelInboundHandler, RemovableChannelHandler {
-    typealias InboundIn = ByteBuffer
-
-    private static let head = Array("HEAD ".utf8)
-    private var bytes: [UInt8] = []
-
-    /// True if the request that is arriving is known to be a HEAD. It is not known of requests that a client sends
-    /// before it has the response to an earlier one.
-    var isHead: Bool { bytes == Self.head }
-
-    /// Forgets a request that has arrived completely.
-    func reset() { bytes = [] }
-
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        if bytes.count < Self.head.count {
-            bytes += unwrapInboundIn(data).readableBytesView.prefix(Self.head.count - bytes.count)
+        timer = channel.eventLoop.assumeIsolated().scheduleTask(in: Self.lingerTime) { [self] in
+            guard turns > 1, arriving.count - before >= Self.lingerRate else { return channel.close(promise: nil) }
+            linger(channel, turns: turns - 1)
         }
-        context.fireChannelRead(data)
-    }
-}
-
-// MARK: - Rules
-
-extension ProtocolHandler {
-    /// Returns the reason to refuse a request by its header; `nil` if it is valid.
-    static func problem(with head: HTTPRequestHead) -> (status: HTTPResponseStatus, message: String)? {
-        let hosts = head.headers["host"]
-        guard hosts.count == 1 || hosts.isEmpty && head.version == .http1_0 else {
-            return (.badRequest, "a request has one Host field; this one has \(hosts.count)")
-        }
-        let codings = tokens(head.headers["transfer-encoding"])
-        let lengths = tokens(head.headers["content-length"])
-        if !codings.isEmpty {
-            guard codings == ["chunked"], head.version != .http1_0 else {
-                return (.badRequest, "Transfer-Encoding may only be 'chunked'; send the body as it is")
-            }
-            guard lengths.isEmpty else {
-                return (.badRequest, "Transfer-Encoding and Content-Length exclude each other")
-            }
-        }
-        guard let length = lengths.first else { return nil }
-        guard Set(lengths).count == 1, length.utf8.allSatisfy({ (0x30...0x39).contains($0) }), Int(length) != nil else {
-            return (.badRequest, "Content-Length is no length: '\(lengths.joined(separator: ", ").prefix(64))'")
-        }
-        return nil
-    }
-
-    /// Returns the elements of a list that may be spread over several fields, in lower case.
-    private static func tokens(_ fields: [String]) -> [String] {
-        fields.flatMap { $0.split(separator: ",", omittingEmptySubsequences: false) }
-            .map { $0.trimmingCharacters(in: .whitespaces).lowercased() }
     }
 }
