@@ -8,6 +8,15 @@ package final class MemoryBudget: Sendable {
 
     package init(total: Int) { self.total = total }
 
+    /// The bytes of a budget where there is enough memory.
+    package static let usualTotal = 1 << 30
+    /// The bytes of a budget where there is next to none, which a request of a few megabytes needs.
+    private static let smallestTotal = 64 << 20
+
+    /// Returns the bytes of the budget of a server that has `available` bytes: at most an eighth of them, for most of them
+    /// are for the KV cache.
+    package static func total(of available: Int) -> Int { min(max(available / 8, smallestTotal), usualTotal) }
+
     /// The bytes that are reserved for one request, and released when the share is dropped.
     package final class Share: Sendable {
         private let budget: MemoryBudget

@@ -30,7 +30,7 @@ package final class ModelSlot: Sendable {
     /// - Parameters:
     ///   - service: the service; `nil` while the model is being loaded.
     ///   - memory: the bytes for all requests being read and answers being collected.
-    package init(_ service: TextService? = nil, memory: Int = 1 << 30) {
+    package init(_ service: TextService? = nil, memory: Int = MemoryBudget.usualTotal) {
         self.memory = MemoryBudget(total: memory)
         state = Mutex(State(content: service.map(Content.loaded) ?? .loading))
     }

@@ -28,6 +28,8 @@ package struct ServerConfiguration: Sendable, Equatable {
     package var maxBodyBytes = 32 << 20
     /// The maximum number of JSON values in a body, member names included. Each token id of a prompt is a value.
     package var maxBodyValues = 4 << 20
+    /// The bytes for all requests being read and answers being collected.
+    package var requestMemory = MemoryBudget.usualTotal
     /// The maximum size of all header fields of a request together, in bytes.
     package var maxHeaderBytes = 16 << 10
     package var maxHeaderCount = 100

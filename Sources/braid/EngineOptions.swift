@@ -64,8 +64,9 @@ package struct EngineOptions: ParsableArguments, Sendable {
     @Option(
         name: [.customLong("mem-fraction-static"), .customLong("gpu-memory-utilization")],
         help: """
-            The part of this machine's memory that the weights and the KV cache of a process may fill, instead of \
-            --max-total-tokens; the cache is never larger than all running requests can use.
+            The part of the memory that this machine, or a limit of its cgroup, has left that the weights and the KV \
+            caches of the processes on it may fill, instead of --max-total-tokens; a cache is never larger than all \
+            running requests can use.
             """, transform: Parsing.number(0.01...1))
     var memFractionStatic: Double?
 
@@ -208,7 +209,7 @@ package struct EngineOptions: ParsableArguments, Sendable {
         }
         if let memFractionStatic, maxTotalTokens == nil, kvCacheMemoryBytes == nil {
             do throws(CommandError) {
-                configuration.cacheBytesPerProcess = try cacheBytes(memFractionStatic)
+                configuration.cacheBytesPerProcess = try cacheBytes(memFractionStatic, of: configuration)
             } catch {
                 problems.append(error.description)
             }
@@ -246,6 +247,7 @@ package struct EngineOptions: ParsableArguments, Sendable {
         configuration.checksInvariants = checkInvariants
         configuration.kernels = kernels ?? job.commonLevel
         configuration.processes = job.count
+        configuration.processesOnHost = job.countOnHost
         configuration.threadsPerRank = parallel.threads
         configuration.numa = parallel.numa
         return configuration
@@ -260,15 +262,16 @@ package struct EngineOptions: ParsableArguments, Sendable {
         return most
     }
 
-    /// Returns the bytes of the KV cache of this process if weights and cache fill a part of the machine's memory.
-    private func cacheBytes(_ fraction: Double) throws(CommandError) -> Int {
-        let memory = Double(ProcessInfo.processInfo.physicalMemory)
+    /// Returns the bytes of the KV cache of this process if the weights, which the processes of a host share, and the caches
+    /// of all its processes fill a part of the memory that they can use.
+    private func cacheBytes(_ fraction: Double, of configuration: EngineConfiguration) throws(CommandError) -> Int {
+        let memory = configuration.hostMemory.available
         let weights = loadFormat == .dummy ? 0 : weightBytes
-        let bytes = memory * fraction - Double(weights)
+        let bytes = (Double(memory) * fraction - Double(weights)) / Double(configuration.processesOnHost)
         guard bytes >= 1 else {
             throw CommandError(
-                "--mem-fraction-static: \(fraction) of this machine's \(Int(memory)) bytes has no room for a KV cache beside "
-                    + "the \(weights) bytes of the weights; leave it out, and give --max-total-tokens")
+                "--mem-fraction-static: \(fraction) of the \(memory) bytes that this machine has left has no room for a KV "
+                    + "cache beside the \(weights) bytes of the weights; leave it out, and give --max-total-tokens")
         }
         return Int(bytes)
     }

@@ -3,6 +3,7 @@ import Connections
 import Foundation
 import NIOCore
 import NIOPosix
+import Parallelism
 import Serving
 
 /// These options belong to commands that answer HTTP requests: where they listen, who may ask, and what is logged.
@@ -56,6 +57,7 @@ struct ListenOptions: ParsableArguments, Sendable {
         server.opensMonitoring = openMonitoring
         server.logsAccess = accessLog
         server.drainTimeout = .seconds(drainTimeout)
+        server.requestMemory = MemoryBudget.total(of: HostMemory.current.available)
     }
 
     /// Warns if a server can be reached from other machines and asks for no key.

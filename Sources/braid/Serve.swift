@@ -151,7 +151,7 @@ struct Serve: AsyncParsableCommand {
         listen.warnIfOpen(configuration)
 
         // /health answers as soon as the server listens, /ready when weights are read (--preload) and ranks run.
-        let slot = ModelSlot()
+        let slot = ModelSlot(memory: configuration.requestMemory)
         let restarts = restartOnFailure
         Traps.setRestartsProcess(restarts)
         let starting = Task { () throws -> Engine in

@@ -1,7 +1,6 @@
-import Foundation
 import KVCache
 package import Modeling
-import Parallelism
+package import Parallelism
 import Planning
 import Tensors
 
@@ -33,7 +32,7 @@ extension EngineConfiguration {
     }
 
     /// Returns the number of pages of the KV cache: what the options ask for or, without options, enough for eight
-    /// requests of full context in at most half of the machine's memory.
+    /// requests of full context in at most half of the memory that a process can use.
     func totalPages(for model: any Model, _ scheduler: SchedulerConfiguration) -> Int {
         let format = model.cacheFormat(cacheType, pageSize: pageSize)
         let (context, windows) = (scheduler.contextLength, format.bytesPerWindowPage * scheduler.windowPages)
@@ -45,9 +44,9 @@ extension EngineConfiguration {
             } else if let cacheBytesPerProcess {
                 min(
                     maxRunningRequests * ((context + pageSize - 1) / pageSize),
-                    maxPages(of: format, bytes: max(min(cacheBytesPerProcess, Self.physicalMemory) - windows, 0)))
+                    maxPages(of: format, bytes: max(min(cacheBytesPerProcess, memory.total) - windows, 0)))
             } else {
-                min(8 * context / pageSize, maxPages(of: format, bytes: max(Self.physicalMemory / 2 - windows, 0)))
+                min(8 * context / pageSize, maxPages(of: format, bytes: max(memory.available / 2 - windows, 0)))
             }
         return min(max(pages, 1), Self.maxTokens / pageSize)
     }
@@ -100,18 +99,20 @@ extension EngineConfiguration {
         ]
     }
 
-    private static var physicalMemory: Int { Int(clamping: ProcessInfo.processInfo.physicalMemory) }
+    /// The memory of one process. Sizes that follow from it keep to what is available; what an operator asks for is
+    /// refused only if there can never be as much.
+    package var memory: HostMemory { hostMemory.divided(among: processesOnHost) }
 
     /// Returns the problems with the size of the cache, each as a sentence; empty when it fits the machine.
     func memoryProblems(for model: any Model) -> [String] {
         let format = model.cacheFormat(cacheType, pageSize: pageSize)
         let scheduler = scheduler(for: model)
         let windows = format.bytesPerWindowPage * scheduler.windowPages
-        if windows > Self.physicalMemory / 2 || scheduler.windowPages < scheduler.minWindowPages {
+        if windows > memory.total / 2 || scheduler.windowPages < scheduler.minWindowPages {
             return [
                 "--max-running-requests: the windows of \(maxRunningRequests) requests in pages of \(pageSize) tokens need "
                     + "\(scheduler.minWindowPages) pages of \(format.bytesPerWindowPage) bytes, which is more than half of "
-                    + "this machine's memory; lower it or --page-size"
+                    + "\(memoryName); lower it or --page-size"
             ]
         }
         if let cacheBytesPerRank {
@@ -127,18 +128,25 @@ extension EngineConfiguration {
                         + "value is \((keptBytes(of: format) + windows + ranks - 1) / ranks)"
                 ]
             }
-            if cacheBytesPerRank > Self.physicalMemory / ranks {
+            if cacheBytesPerRank > memory.total / ranks {
                 return [
-                    "--kv-cache-memory-bytes: \(cacheBytesPerRank) for each of \(ranks) ranks are more than this "
-                        + "machine's memory; the nearest legal value is \(Self.physicalMemory / ranks)"
+                    "--kv-cache-memory-bytes: \(cacheBytesPerRank) for each of \(ranks) ranks are more than "
+                        + "\(memoryName); the nearest legal value is \(memory.total / ranks)"
                 ]
             }
         }
-        let most = maxPages(of: format, bytes: max(Self.physicalMemory - windows, 0)) * pageSize
+        let most = maxPages(of: format, bytes: max(memory.total - windows, 0)) * pageSize
         guard let maxTotalTokens, maxTotalTokens > most else { return reservationProblems(for: model, format) }
         return [
-            "--max-total-tokens: \(maxTotalTokens) tokens of \(Int(format.bytesPerToken)) bytes are more than this "
-                + "machine's memory; the nearest legal value is \(most)"
+            "--max-total-tokens: \(maxTotalTokens) tokens of \(Int(format.bytesPerToken)) bytes are more than "
+                + "\(memoryName); the nearest legal value is \(most)"
         ]
+    }
+
+    /// The memory of one process, in words.
+    package var memoryName: String {
+        processesOnHost > 1
+            ? "the \(memory.total) bytes of each of \(processesOnHost) processes on this host"
+            : "this machine's memory of \(memory.total) bytes"
     }
 }

@@ -14,8 +14,8 @@ package struct EngineConfiguration: Sendable, Equatable {
     package var pageSize = 64
     /// The maximum number of tokens of all requests in the KV cache; `nil` derives the limit from `cacheBytesPerRank`.
     package var maxTotalTokens: Int?
-    /// Limits the cache memory in bytes per rank; `nil` takes half of the machine's memory in each process, but at most
-    /// what eight requests of full context need.
+    /// Limits the cache memory in bytes per rank; `nil` takes half of the memory that each process can use, but at most what
+    /// eight requests of full context need.
     package var cacheBytesPerRank: Int?
     /// Limits the cache memory in bytes per process to this and to what the maximum number of running requests with full
     /// context need; it is not used beside the two limits above.
@@ -47,6 +47,10 @@ package struct EngineConfiguration: Sendable, Equatable {
     /// The number of processes among which the ranks are divided. Each has a cache of its own, with all keys or its KV
     /// shard.
     package var processes = 1
+    /// The number of those processes on this host, which divide its memory between them.
+    package var processesOnHost = 1
+    /// The memory of this host, for all of those processes.
+    package var hostMemory = HostMemory.current
     /// A rank that makes no progress for this many seconds has failed.
     package var watchdogTimeout = 300
     /// True if new ranks are started after ranks have failed.

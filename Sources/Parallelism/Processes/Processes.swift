@@ -73,6 +73,9 @@ package final class Processes: Sendable {
             })
     }
 
+    /// The number of the job's processes on this host, including this one.
+    package var processesHere: Int { transport.processesHere }
+
     private var others: [Int] { (0..<count).filter { $0 != process } }
 
     // MARK: - Messages

@@ -22,7 +22,7 @@ struct RouterRoutes: Sendable {
     ) {
         (self.configuration, self.fleet, self.gate, self.metrics) = (configuration, fleet, gate, metrics)
         self.isDraining = isDraining
-        reader = BodyReader(configuration.server, memory: MemoryBudget(total: 1 << 30))
+        reader = BodyReader(configuration.server, memory: MemoryBudget(total: configuration.server.requestMemory))
         client = WorkerClient(key: configuration.workerKey ?? configuration.server.apiKeys.first)
         forwarder = Forwarder(
             configuration: configuration, fleet: fleet, gate: gate, metrics: metrics, reader: reader)

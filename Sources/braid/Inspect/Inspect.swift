@@ -115,7 +115,7 @@ struct Inspect: ParsableCommand {
             profile: profile,
             format: directory.configuration.cacheFormat(cacheType, pageSize: 128, drafts: false),
             example: .init(tokens: tokens, chunk: chunkedPrefillSize ?? tokens),
-            memory: memory.map { Int($0 * 1_073_741_824) } ?? Int(clamping: ProcessInfo.processInfo.physicalMemory)
+            memory: memory.map { Int($0 * 1_073_741_824) } ?? HostMemory.current.total
         ) { weights in
             guard let index, weights.names.allSatisfy(index.contains) else { return model.formats.bytes(of: weights) }
             return try weights.names.reduce(0) { try $0 + index.memoryBytes(ofWeight: $1) }

@@ -1,5 +1,6 @@
 import Foundation
 import Modeling
+import Parallelism
 import Planning
 import Tensors
 
@@ -44,7 +45,7 @@ struct PlanMeasurement {
         let profiles = kernels.map(\.profile.name).joined(separator: ", ")
         return Hardware(
             name: name, title: "a core of this machine (\(kernels[0].level.rawValue), \(profiles))",
-            memoryBytes: Double(ProcessInfo.processInfo.physicalMemory) / Double(cores), bandwidth: memory,
+            memoryBytes: Double(HostMemory.current.total) / Double(cores), bandwidth: memory,
             rates: Dictionary(uniqueKeysWithValues: measured.map { ($0.type, $0.products) }),
             kernels: Dictionary(uniqueKeysWithValues: measured.map { ($0.type, $0.rates) }),
             linkBandwidth: memory / 2, devicesPerHost: cores, efficiencies: efficiencies,

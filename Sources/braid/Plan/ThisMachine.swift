@@ -1,4 +1,5 @@
 import Foundation
+import Parallelism
 package import Planning
 import Tensors
 
@@ -60,7 +61,7 @@ package struct ThisMachine {
         efficiencies.memory = Efficiencies().memory
         return Hardware(
             name: "this-machine", title: "a core of this machine (\(kernels.level.rawValue), peaks)",
-            memoryBytes: Double(ProcessInfo.processInfo.physicalMemory) / Double(cores), bandwidth: memory,
+            memoryBytes: Double(HostMemory.current.total) / Double(cores), bandwidth: memory,
             rates: rates, kernels: try KernelTable.ofBraid(kernels.level), linkBandwidth: memory / 2,
             devicesPerHost: min(cores, Cluster.maxDevices), efficiencies: efficiencies,
             source: "peaks of all cores at once; links: half of what memory gives a core, for it is read and written")

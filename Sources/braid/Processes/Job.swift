@@ -90,6 +90,8 @@ struct Job: Sendable {
 
     /// The number of processes.
     var count: Int { processes?.count ?? 1 }
+    /// The number of processes on this host.
+    var countOnHost: Int { processes?.processesHere ?? 1 }
 
     private static func card(
         _ checkpoint: Checkpoint, _ agreed: [ProcessCard.Property]
