@@ -271,6 +271,47 @@ import Testing
         }
     }
 
+    @Test func `a grammar that is in use is found again after many others, and one that is not is released`() throws {
+        let cache = GrammarCache(Fixtures.bytes)
+        let used = try cache.grammar(for: .pattern("used"))
+        weak let unused = try cache.grammar(for: .pattern("unused"))
+        for number in 0..<GrammarCache.maxEntries - 2 { _ = try cache.grammar(for: .pattern("\(number)")) }
+        #expect(unused != nil)
+        _ = try cache.grammar(for: .pattern("one more"))
+        _ = try cache.grammar(for: .pattern("and another"))
+        #expect(unused == nil)
+        #expect(try cache.grammar(for: .pattern("used")) === used)
+    }
+
+    @Test func `a grammar that was found again is kept like a new one`() throws {
+        let cache = GrammarCache(Fixtures.bytes)
+        func fill(_ count: Int, _ name: String) throws {
+            for number in 0..<count { _ = try cache.grammar(for: .pattern("\(name)\(number)")) }
+        }
+        weak var grammar: CompiledGrammar?
+        do {
+            let used = try cache.grammar(for: .pattern("used"))
+            grammar = used
+            try fill(GrammarCache.maxEntries, "a")
+            #expect(try cache.grammar(for: .pattern("used")) === used)
+        }
+        try fill(GrammarCache.maxEntries - 1, "b")
+        #expect(grammar != nil)
+        try fill(1, "c")
+        #expect(grammar == nil)
+    }
+
+    @Test func `requests that come at the same time share a grammar`() async throws {
+        let cache = GrammarCache(Fixtures.bytes)
+        let found = try await withThrowingTaskGroup(of: CompiledGrammar.self) { group in
+            for _ in 0..<16 { group.addTask { try cache.grammar(for: .pattern("[a-z]{1,40}[0-9]{1,40}")) } }
+            var found: [CompiledGrammar] = []
+            for try await grammar in group { found.append(grammar) }
+            return found
+        }
+        #expect(found.count == 16 && found.allSatisfy { $0 === found[0] })
+    }
+
     @Test func `parts of a schema whose names are only canonically equivalent are different parts`() throws {
         let grammar = try schema(
             ##"""
