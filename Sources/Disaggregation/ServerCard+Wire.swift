@@ -65,7 +65,6 @@ private struct SentPlacement: WireCodable {
     }
 
     private static let maxLayers = 4096
-    private static let maxRanks = 4096
 
     func placement() throws(Wire.Failure) -> CachePlacement {
         guard (1...CacheFormat.maxPageSize).contains(pageSize), pageSize & (pageSize - 1) == 0,
@@ -73,13 +72,7 @@ private struct SentPlacement: WireCodable {
         else {
             throw Wire.Failure(description: "\(layers.count) layers in pages of \(pageSize) tokens")
         }
-        // Each degree is at most 65,536, so no product overflows before it is refused. More ranks than there are anywhere
-        // would only make plans long.
-        var ranks = 1
-        for degree in [parallel.data, parallel.context, parallel.tensor, parallel.pipeline] {
-            ranks *= degree
-            guard ranks <= Self.maxRanks else { throw Wire.Failure(description: "\(ranks) ranks") }
-        }
+        let ranks = parallel.world
         // Owners are ranks of a data group, each with as many copies; one process has nobody to divide its keys with.
         let (owners, unit) = (parallel.kvSharding.ranks, parallel.kvSharding.unit)
         let dividesKeys =

@@ -26,6 +26,7 @@ extension ParallelConfiguration {
     package init(notation: String, for shape: ModelShape) throws(NotationError) {
         self.init()
         for word in notation.split(separator: " ") { try read(String(word)) }
+        if checkedWorld == nil { throw NotationError("it has more than \(Self.maxRanks) ranks") }
         if pipeline < 1 || pipeline > shape.layers {
             throw NotationError("there are \(shape.layers) layers for stages")
         }
@@ -66,8 +67,7 @@ extension ParallelConfiguration {
         }
         let parts = word.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
         let name = parts[0].prefix { !$0.isNumber }
-        // No job has more ranks than this, and products of six such numbers do not overflow.
-        guard let value = Int(parts[0].dropFirst(name.count)), (1...1024).contains(value) else {
+        guard let value = Int(parts[0].dropFirst(name.count)), (1...Self.maxRanks).contains(value) else {
             throw NotationError("'\(word)' is no part of a layout; write for example cp4 tp2 ep8 zigzag alltoall")
         }
         switch name {

@@ -54,6 +54,25 @@ package struct ParallelConfiguration: Sendable, Equatable, Hashable, CustomStrin
     /// The number of all ranks.
     package var world: Int { stageRanks * pipeline }
 
+    /// The most ranks of any configuration: of a plan, a name, or another process or server. No job has as many, and more
+    /// would only make lists of ranks long.
+    package static let maxRanks = 4096
+
+    /// The number of all ranks of degrees that another program gave; `nil` if a degree is not positive, or the ranks are more
+    /// than `maxRanks`, for attention or for the experts. It cannot overflow.
+    package var checkedWorld: Int? {
+        guard Self.product([expert, expertTensor, pipeline]) != nil else { return nil }
+        return Self.product([data, context, tensor, pipeline])
+    }
+
+    private static func product(_ degrees: [Int]) -> Int? {
+        degrees.reduce(1) { product, degree in
+            guard let product, degree > 0 else { return nil }
+            let (ranks, overflow) = product.multipliedReportingOverflow(by: degree)
+            return overflow || ranks > maxRanks ? nil : ranks
+        }
+    }
+
     /// The grid of ranks for attention.
     package var mesh: Mesh { Mesh([.pipeline: pipeline, .data: data, .context: context, .tensor: tensor]) }
 

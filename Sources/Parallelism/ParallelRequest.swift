@@ -24,6 +24,8 @@ package struct ParallelRequest: Sendable, Equatable {
     package var contextFillsRanks = false
     package var strategy: PartitionStrategy?
     package var exchange: ExpertExchangeKind?
+    /// The most ranks of a job, all stages together.
+    package static let maxRanks = 64
     /// Problems of how the sizes were written; `resolve` reports them with those that it finds itself.
     package var problems: [Problem] = []
 
@@ -104,7 +106,8 @@ package struct ParallelRequest: Sendable, Equatable {
     ///
     /// - Parameter maxRanks: the largest number of ranks of all stages together.
     /// - Throws: all problems at once.
-    package func resolve(for shape: ModelShape, maxRanks: Int = 64) throws(Refusal) -> ParallelConfiguration {
+    package func resolve(for shape: ModelShape, maxRanks: Int = Self.maxRanks) throws(Refusal) -> ParallelConfiguration
+    {
         precondition(maxRanks > 0)
         let derivation = Derivation(self, shape, maxRanks: maxRanks)
         var found = problems + kvShardingProblems

@@ -13,7 +13,7 @@ package struct ParallelOptions: ParsableArguments, Sendable {
         help: """
             Ranks of each stage: attn-dp-size × attn-cp-size × ranks that share the heads. Default: the fewest that \
             the other sizes divide.
-            """, transform: Parsing.count(0...Parsing.maxRanks))
+            """, transform: Parsing.ranks)
     var tpSize: [Int] = []
 
     @Option(
@@ -22,17 +22,17 @@ package struct ParallelOptions: ParsableArguments, Sendable {
             .customLong("prefill-context-parallel-size"),
         ],
         help: "Ranks that share the rows of each prompt; 4 alone means four ranks. Default: 1.",
-        transform: Parsing.count(0...Parsing.maxRanks))
+        transform: Parsing.ranks)
     var attnCpSize: [Int] = []
 
     @Option(
         name: [.customLong("attn-dp-size"), .customLong("attention-data-parallel-size")],
-        help: "Groups of ranks with different requests. Default: 1.", transform: Parsing.count(0...Parsing.maxRanks))
+        help: "Groups of ranks with different requests. Default: 1.", transform: Parsing.ranks)
     var attnDpSize: [Int] = []
 
     @Option(
         name: [.customLong("dp-size"), .customLong("dp"), .customLong("data-parallel-size")],
-        help: "With --enable-dp-attention the same as --attn-dp-size.", transform: Parsing.count(0...Parsing.maxRanks))
+        help: "With --enable-dp-attention the same as --attn-dp-size.", transform: Parsing.ranks)
     var dpSize: [Int] = []
 
     @Flag(help: "Makes --dp-size mean groups of ranks within one server.")
@@ -43,13 +43,13 @@ package struct ParallelOptions: ParsableArguments, Sendable {
         help: """
             Ranks with different experts; the others share each expert's width. Default: the most that give the bits \
             of one rank.
-            """, transform: Parsing.count(0...Parsing.maxRanks))
+            """, transform: Parsing.ranks)
     var epSize: [Int] = []
 
     @Option(
         name: [.customLong("pp-size"), .customLong("pipeline-parallel-size")],
         help: "Stages of consecutive layers, each with tp-size ranks. Default: those of pp-layer-partition, or 1.",
-        transform: Parsing.count(0...Parsing.maxRanks))
+        transform: Parsing.ranks)
     var ppSize: [Int] = []
 
     @Option(help: "Layers of each stage, such as 31,30. Default: as even as can be, the first stages one longer.")
@@ -60,7 +60,7 @@ package struct ParallelOptions: ParsableArguments, Sendable {
         help: """
             Ranks among which each request's keys are divided for query-gather attention: where a step has few rows of \
             long contexts, as in decoding. Divides attn-cp-size × the ranks that share the heads. Default: 1.
-            """, transform: Parsing.count(0...Parsing.maxRanks))
+            """, transform: Parsing.ranks)
     var dcpSize: [Int] = []
 
     @Option(
@@ -77,7 +77,7 @@ package struct ParallelOptions: ParsableArguments, Sendable {
         help: """
             Ranks that share a dense layer's feed-forward and the shared experts: 1, or those that share the heads \
             (the default where the widths divide).
-            """, transform: Parsing.count(0...Parsing.maxRanks))
+            """, transform: Parsing.ranks)
     var moeDenseTpSize: [Int] = []
 
     @Option(

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Parallelism
 
 /// All numbers and durations of the command line are read here. Each has a range; a value outside of it is refused with
 /// the range and the nearest legal value. So no arithmetic on an option can overflow.
@@ -10,6 +11,9 @@ package enum Parsing {
     /// The maximum number of tokens; no cache has more slots.
     static let maxTokens = Int(Int32.max)
     static let maxRanks = 65_536
+
+    /// Reads a number of ranks. Which numbers are legal together, `ParallelRequest.resolve` tells.
+    package static let ranks = count(0...ParallelRequest.maxRanks)
 
     /// Reads a whole number. As in vLLM's options it may end with `k` or `m` for thousands or millions, and with `K` or `M`
     /// for 1,024 or 1,048,576.

@@ -48,7 +48,7 @@ struct Verify: AsyncParsableCommand {
 
     @Option(
         help: "Ranks of a layout, those of all stages together, at most.",
-        transform: Parsing.count(1...Parsing.maxRanks))
+        transform: Parsing.count(1...ParallelRequest.maxRanks))
     var maxRanks = 8
 
     @Option(
@@ -95,7 +95,6 @@ struct Verify: AsyncParsableCommand {
     @OptionGroup(title: "Processes") var processes: ProcessOptions
 
     func validate() throws {
-        guard (1...64).contains(maxRanks) else { throw ValidationError("--max-ranks: give a number from 1 to 64") }
         if only != nil, dtype != .auto {
             throw ValidationError("--dtype: with --only, write f32, bf16, int8 or int8-f32 into the case")
         }
@@ -221,6 +220,10 @@ struct Verify: AsyncParsableCommand {
     private func plan(_ only: String, _ model: any Model, severalProcesses: Bool) throws -> VerificationPlan {
         do throws(NotationError) {
             let candidate = try VerificationCase(notation: only, for: model.parallelShape)
+            let ranks = max(candidate.layout.world, candidate.prefill?.layout.world ?? 0)
+            if ranks > ParallelRequest.maxRanks {
+                throw NotationError("\(ranks) ranks, and \(ParallelRequest.maxRanks) is the most")
+            }
             let drafts = max(candidate.conditions.drafts, candidate.prefill?.drafts ?? 0)
             if drafts > 0 && !model.canDraft {
                 throw NotationError("'draft\(drafts)': this checkpoint has no next-token block; use draft0")

@@ -70,6 +70,15 @@ import braid
         #expect(message("four") == "it is not a whole number between 1 and 64")
     }
 
+    @Test func `of ranks are bounded by those of a job, so that the nearest legal value is one`() {
+        let error = #expect(throws: (any Error).self) {
+            try EngineOptions.parse(["--model-path", "m", "--tp-size", "1000000000", "--dp-size", "1000000000"])
+        }
+        let message = error.map { EngineOptions.message(for: $0) } ?? ""
+        #expect(message.contains("--tp-size"), "\(message)")
+        #expect(message.contains("between 0 and 64; the nearest legal value is 64"), "\(message)")
+    }
+
     @Test(arguments: [
         "--nnodes \(largest)", "--nnodes 2147483647", "--node-rank \(largest)", "--node-rank=-1",
         "--ranks-per-process \(largest)", "--ranks-per-process 0",

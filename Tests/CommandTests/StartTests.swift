@@ -155,6 +155,24 @@ import Testing
         #expect(!errors.contains { $0.contains("listening") || $0.contains("Cancellation") || $0.contains("ready") })
     }
 
+    @Test(arguments: [
+        (
+            "serve --port 0", "--tp-size 1000000000 --dp-size 1000000000",
+            "between 0 and 64; the nearest legal value is 64"
+        ),
+        ("inspect", "--attn-dp-size 1000000000 --attn-cp-size 1000000000", "the nearest legal value is 64"),
+        ("inspect", "--attn-dp-size 64 --attn-cp-size 64", "it needs 4096 ranks, and 64 is the most"),
+        ("verify", "--pp-size 99999999999999999999", "the nearest legal value is 64"),
+        ("verify", "--only dp1024", "1024 ranks, and 64 is the most"),
+        ("verify", "--max-ranks 65", "the nearest legal value is 64"),
+        ("plan", "--hardware h20-141x1000000000", "1024"),
+    ])
+    func `names the most ranks there may be`(command: String, sizes: String, expected: String) throws {
+        let words = "\(command) --model-path \(Program.demo) \(sizes)".split(separator: " ").map(String.init)
+        let run = try Program.run(words)
+        #expect(run.status != 0 && run.errors.first?.contains(expected) == true, "\(run.errors)")
+    }
+
     @Test(arguments: [["--served-model-name", "a", "m"], ["--api-key", "k", "m"]])
     func `says which option may have taken the model for one of its values`(words: [String]) throws {
         let line = try Self.refusal(words)

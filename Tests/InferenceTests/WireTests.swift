@@ -224,8 +224,30 @@ extension PageLists {
             #expect(Tuning.settings.allSatisfy { $0.legal.contains(damaged.tuning[keyPath: $0.path]) })
             #expect((1...1 << 31).contains(damaged.pages * damaged.pageSize))
             #expect((0...1 << 31).contains(damaged.windowPages * damaged.pageSize))
-            #expect((1...65_536).contains(damaged.parallel.context) && damaged.parallel.kvSharding.unit > 0)
+            #expect(damaged.parallel.checkedWorld != nil && damaged.parallel.kvSharding.unit > 0)
         }
+    }
+
+    @Test func `of settings with more ranks than there are, or layers of other stages, are refused`() throws {
+        func arrives(_ parallel: ParallelConfiguration) -> Bool {
+            var settings = RankSettings()
+            settings.parallel = parallel
+            settings.pages = 1
+            let arrived = try? Wire.value(RankSettings.self, in: Wire.bytes(of: settings))
+            #expect(arrived == nil || arrived == settings)
+            return arrived != nil
+        }
+        #expect(arrives(ParallelConfiguration(data: 16, context: 16, tensor: 16, expert: 4096)))
+        #expect(!arrives(ParallelConfiguration(data: 16, context: 16, tensor: 17)))
+        // The product of these is 0 in 64 bits.
+        let large = 1 << 16
+        #expect(!arrives(ParallelConfiguration(data: large, context: large, tensor: large, pipeline: large)))
+        #expect(!arrives(ParallelConfiguration(expert: 1 << 32, expertTensor: 1 << 32)))
+        #expect(!arrives(ParallelConfiguration(data: -1, context: -1)))
+        #expect(!arrives(ParallelConfiguration(kvSharding: KVSharding(ranks: 4097))))
+        #expect(arrives(ParallelConfiguration(pipeline: 2, stageLayers: [3, 4])))
+        #expect(!arrives(ParallelConfiguration(pipeline: 2, stageLayers: [3, 4, 5])))
+        #expect(!arrives(ParallelConfiguration(pipeline: 2, stageLayers: [.max, .max])))
     }
 
     @Test func `plans with pages that are not in the cache are refused`() {

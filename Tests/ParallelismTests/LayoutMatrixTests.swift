@@ -110,4 +110,13 @@ import Testing
             try ParallelConfiguration(notation: notation, for: Self.shapes[0])
         }
     }
+
+    @Test(arguments: ["dp4097", "dp4096 pp4", "dp4096 cp4096 tp4096 pp4096", "ep4096 etp4096", "dp1000000000"])
+    func `has no layout of more ranks than there are`(notation: String) {
+        let error = #expect(throws: NotationError.self) {
+            try ParallelConfiguration(notation: notation, for: Self.shapes[0])
+        }
+        let isTooLarge = notation.contains("4097") || notation.contains("000")
+        #expect(error?.description.contains(isTooLarge ? "is no part" : "more than 4096 ranks") == true, "\(notation)")
+    }
 }

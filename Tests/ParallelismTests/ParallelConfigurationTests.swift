@@ -405,6 +405,17 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
         #expect(found.first?.legal == [1, 4, 8, 16, 32])
     }
 
+    @Test func `never overflows, whatever sizes it is given`() {
+        for size in ParallelRequest.Size.allCases {
+            for other in ParallelRequest.Size.allCases where other != size {
+                for value in [.max, .min, 1 << 32, 1_000_000_000, 64] {
+                    let found = problems(request([size: value, other: 1 << 31]), deepSeek)
+                    #expect(found.contains { $0.description.contains("is not between 1 and 64") }, "\(size) \(other)")
+                }
+            }
+        }
+    }
+
     @Test func `respects how many ranks there may be`() {
         #expect(throws: ParallelRequest.Refusal.self) { try request([.context: 4]).resolve(for: deepSeek, maxRanks: 2) }
         #expect(throws: Never.self) { try request([.context: 2]).resolve(for: deepSeek, maxRanks: 2) }

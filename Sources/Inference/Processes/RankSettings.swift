@@ -122,8 +122,13 @@ extension ParallelConfiguration: WireCodable {
         try wire.pass(&unit)
         try wire.pass(&minKeys)
         let degrees = [data, context, tensor, expert, expertTensor, pipeline, denseTensor, ranks]
-        guard (degrees + [unit]).allSatisfy({ (1...65_536).contains($0) }), minKeys >= 0 else {
-            throw Wire.Failure(description: "degrees of \(degrees)")
+        guard checkedWorld != nil, [denseTensor, ranks].allSatisfy({ (1...Self.maxRanks).contains($0) }),
+            (1...65_536).contains(unit), minKeys >= 0
+        else {
+            throw Wire.Failure(description: "degrees of \(degrees); \(Self.maxRanks) ranks are the most")
+        }
+        guard layers.isEmpty || layers.count == pipeline, layers.allSatisfy({ (1...65_536).contains($0) }) else {
+            throw Wire.Failure(description: "\(layers.count) numbers of layers for \(pipeline) stages")
         }
         kvSharding = KVSharding(ranks: ranks, unit: unit, minKeys: minKeys)
     }
