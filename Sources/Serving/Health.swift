@@ -35,7 +35,13 @@ struct HealthRoutes: Sendable {
     /// Handles `POST /flush_cache`; a `GET` could be sent by any web page. Running requests go on, and keep their
     /// pages.
     func flushCache(_ request: Request, _ context: ServingContext) async throws -> Response {
-        let freed = try slot.service().engine.flushCache()
+        let engine = try slot.service().engine
+        let freed: Int
+        do throws(EngineError) {
+            freed = try await engine.flushCache()
+        } catch {
+            throw RequestError(error)
+        }
         return .json(
             .fields([
                 "success": .bool(true), "freed_pages": .integer(freed),

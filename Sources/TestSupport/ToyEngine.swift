@@ -152,8 +152,9 @@ package final class ToyEngine: EngineClient {
 
     package func timeline() -> StepTimeline? { state.withLock { $0.timeline } }
 
-    package func flushCache() -> Int {
-        state.withLock { state in
+    package func flushCache() async throws(EngineError) -> Int {
+        if case .failed(let reason)? = refusal { throw .failed(reason) }
+        return state.withLock { state in
             defer { state.status.cachedPages = 0 }
             return state.status.cachedPages
         }

@@ -42,6 +42,8 @@ import Testing
         #expect(status.freePages == status.totalPages && status.running == 0 && status.queued == 0)
         #expect(engine.checkInvariants() == [])
         #expect(throws: EngineError.self) { try engine.submit(someRequests[0]) }
+        let refusal = await #expect(throws: EngineError.self) { try await engine.flushCache() }
+        #expect(refusal.map { "\($0)" }?.contains("rank \(place.rank)") == true)
         await engine.drain()
         engine.stop()
         var failures: [EngineFailure] = []

@@ -88,7 +88,7 @@ import Testing
         #expect(cached == 0)
         let pages = engine.status().cachedPages
         #expect(pages > 0)
-        #expect(engine.flushCache() == pages)
+        #expect(try await engine.flushCache() == pages)
         #expect(engine.status().freePages == engine.status().totalPages)
         let (again, found) = try await Self.answer(engine, request)
         #expect(again == first)

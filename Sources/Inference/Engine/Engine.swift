@@ -16,6 +16,7 @@ package final class Engine: EngineClient {
     private let state: Mutex<State>
     /// The streams of the requests. Events are queued under the engine's lock, and delivered without it.
     private let delivery = EventDelivery()
+    private let drainWaiters = DrainWaiters()
     /// The published status is written whenever the state changes, and its part about the ranks once per step. It is
     /// read without the lock of `state`.
     private let published = PublishedStatus()
@@ -53,7 +54,6 @@ package final class Engine: EngineClient {
         /// The number of restarts of the ranks since the last completed step.
         var restarts = 0
         var nextID: UInt64 = 1
-        var drained: [CheckedContinuation<Void, Never>] = []
         var isStopped = false
     }
 
@@ -104,13 +104,14 @@ package final class Engine: EngineClient {
         Traps.shared.watchOtherThreads { [weak self] in self?.end(afterTrap: $0, of: "a thread of this process") }
     }
 
-    /// Ends every request after a trap. The thread that trapped may hold any lock, so this takes no lock but that of
-    /// the streams. The reader of `failures` then ends or restarts the process; if it does not, the thread that trapped
-    /// does so after its grace period.
-    private func end(afterTrap signal: String, of thread: String) {
+    /// Ends every request after a trap. The thread that trapped may hold any lock, so this takes no lock but those of
+    /// the streams and of the waiting callers. The reader of `failures` then ends or restarts the process; if it does not,
+    /// the thread that trapped does so after its grace period.
+    package func end(afterTrap signal: String, of thread: String) {
         let reason = "\(thread) trapped (\(signal))"
         hasTrapped.store(true, ordering: .releasing)
         delivery.end(with: reason)
+        drainWaiters.end()
         failed.yield(EngineFailure(reason: reason, isTrap: true))
         published.fail(reason)
     }
@@ -121,6 +122,25 @@ package final class Engine: EngineClient {
             defer { published.publish(state.scheduler) }
             return change(&state)
         }
+    }
+
+    /// Changes the state as `update` does, and tries again while another thread holds the lock, so that the caller does not
+    /// wait for a thread that has trapped.
+    ///
+    /// - Returns: `nil` after a trap.
+    private func updateUnlessTrapped<Result: Sendable>(_ change: (inout State) -> Result) async -> Result? {
+        while !hasTrapped.load(ordering: .acquiring) {
+            let changed = state.withLockIfAvailable { state in
+                defer { published.publish(state.scheduler) }
+                return change(&state)
+            }
+            if let changed { return changed }
+            // Unlike `Task.sleep`, it also pauses where the task was cancelled.
+            await withCheckedContinuation { pause in
+                DispatchQueue.global().asyncAfter(deadline: .now() + .milliseconds(1)) { pause.resume() }
+            }
+        }
+        return nil
     }
 
     package func prepare(_ grammar: GrammarSource) throws(EngineError) { try grammar.compile(with: grammars) }
@@ -223,17 +243,22 @@ package final class Engine: EngineClient {
         return lastTimeline.withLock { $0 }
     }
 
-    package func flushCache() -> Int { update { $0.scheduler.flushCache() } }
+    package func flushCache() async throws(EngineError) -> Int {
+        let freed = await updateUnlessTrapped { state -> Result<Int, EngineError> in
+            if let failure = state.scheduler.failure { return .failure(.failed(failure)) }
+            return .success(state.scheduler.flushCache())
+        }
+        guard let freed else { throw .failed(published.failure ?? "a thread trapped") }
+        return try freed.get()
+    }
 
     package func drain() async {
-        await withCheckedContinuation { continuation in
-            let isIdle = update { state in
-                state.scheduler.drain()
-                if !state.scheduler.isIdle { state.drained.append(continuation) }
-                return state.scheduler.isIdle
-            }
-            if isIdle { continuation.resume() }
-        }
+        guard await updateUnlessTrapped({ $0.scheduler.drain() }) != nil else { return }
+        // No request comes from here on, so an engine that is idle stays so. Its thread may have found it idle before this
+        // caller waits, therefore it is asked once more.
+        let idle = drainWaiters.add()
+        if await updateUnlessTrapped({ $0.scheduler.isIdle }) ?? true { drainWaiters.resume() }
+        for await _ in idle {}
     }
 
     package func stop(_ reason: String) {
@@ -365,12 +390,7 @@ package final class Engine: EngineClient {
     }
 
     private func finishDrain() {
-        let waiting = state.withLock { state in
-            guard state.scheduler.isIdle else { return [CheckedContinuation<Void, Never>]() }
-            defer { state.drained = [] }
-            return state.drained
-        }
-        for continuation in waiting { continuation.resume() }
+        if state.withLock({ $0.scheduler.isIdle }) { drainWaiters.resume() }
     }
 
     /// Lets the partner carry out what the scheduler wants of another server, tells the store which prefixes are looked

@@ -24,12 +24,14 @@ package protocol EngineClient: Sendable {
     func cachedTokens(of id: UInt64) -> Int?
     /// Aborts a request. Its last event, with the usage, follows at once, for readers that still read the stream.
     func abort(_ id: UInt64)
-    /// Refuses new requests, lets running ones end, returns when none is left.
+    /// Refuses new requests, lets running ones end, and returns when none is left: also when all ended with a failure, or
+    /// the task is cancelled.
     func drain() async
     /// Stops the engine; requests that have not ended fail with this reason.
     func stop(_ reason: String)
-    /// Frees all cached pages that no request uses, and returns their number.
-    func flushCache() -> Int
+    /// Frees all cached pages that no request uses, and returns their number. It throws, rather than wait for a rank or
+    /// another thread that is gone, once the engine has failed.
+    func flushCache() async throws(EngineError) -> Int
 }
 
 extension EngineClient {

@@ -1,0 +1,83 @@
+import Dispatch
+import Inference
+import Models
+import Synchronization
+import TestSupport
+import Testing
+
+/// A thread of a rank's process may trap while it holds the engine's lock, and then never gives it back. Here a thread
+/// holds the lock for as long as the test wants, and the engine is told of a trap.
+@Suite(.timeLimit(.minutes(15))) struct `An engine whose lock a thread that trapped holds` {
+    private final class Hold: Sendable {
+        let hasBegun = Atomic(false)
+        let release = DispatchSemaphore(value: 0)
+
+        func wait() {
+            hasBegun.store(true, ordering: .releasing)
+            release.wait()
+        }
+    }
+
+    private let hold = Hold()
+    private let model: HeldModel
+    private let engine: Engine
+
+    init() throws {
+        var configuration = EngineConfiguration()
+        configuration.checksInvariants = true
+        model = HeldModel(try Golden("v32").directory.load())
+        let hold = hold
+        engine = Engine(
+            model, configuration,
+            audit: { scheduler in
+                // The lock is held here.
+                if scheduler.status.steps == 2 { hold.wait() }
+                return []
+            })
+    }
+
+    private func waitUntilHeld() async throws {
+        model.letGo()
+        #expect(await eventually { hold.hasBegun.load(ordering: .acquiring) })
+    }
+
+    @Test func `ends every drain, before and after the trap`() async throws {
+        defer { hold.release.signal() }
+        let generation = try engine.submit(someRequests[4])
+        let first = Task { [engine] in await engine.drain() }
+        #expect(await eventually { engine.status().isDraining })
+        try await waitUntilHeld()
+        let second = Task { [engine] in await engine.drain() }
+        engine.end(afterTrap: "SIGILL", of: "a thread of this test")
+        await first.value
+        await second.value
+        await engine.drain()
+        #expect(await answers([generation])[0].failure?.contains("trapped (SIGILL)") == true)
+    }
+
+    @Test func `refuses to flush its cache with the reason, before and after the trap`() async throws {
+        defer { hold.release.signal() }
+        let generation = try engine.submit(someRequests[4])
+        try await waitUntilHeld()
+        let first = Task { [engine] in try await engine.flushCache() }
+        engine.end(afterTrap: "SIGILL", of: "a thread of this test")
+        await #expect(throws: EngineError.self) { try await first.value }
+        let error = await #expect(throws: EngineError.self) { try await engine.flushCache() }
+        #expect(error == .failed("a thread of this test trapped (SIGILL)"))
+        #expect(await answers([generation])[0].failure != nil)
+    }
+
+    @Test func `lets a drain be given up, and others wait on`() async throws {
+        let generation = try engine.submit(someRequests[0])
+        let first = Task { [engine] in await engine.drain() }
+        let second = Task { [engine] in await engine.drain() }
+        #expect(await eventually { engine.status().isDraining })
+        first.cancel()
+        await first.value
+        hold.release.signal()
+        model.letGo()
+        await second.value
+        #expect(await answers([generation])[0].failure == nil)
+        engine.stop()
+    }
+}
