@@ -35,6 +35,9 @@ package struct StageRecords: Sendable {
     }
 
     package var values: [Key: [Place: [Float]]] = [:]
+    /// The selections of rows that were computed again, as after a preemption, and then selected other entries. Other values
+    /// of such rows are not kept: which entries a row attended to decides about those of all later ones.
+    package private(set) var replacedSelections: [Key: [Place: [[Float]]]] = [:]
 
     package init() {}
 
@@ -47,22 +50,35 @@ package struct StageRecords: Sendable {
 
     /// Adds what another rank or a later step recorded.
     package mutating func merge(_ other: StageRecords) {
-        for (key, rows) in other.values { values[key, default: [:]].merge(rows) { $1 } }
+        for (key, rows) in other.values {
+            if key.stage == .selected, let known = values[key] {
+                for (place, row) in rows {
+                    guard let old = known[place], old != row else { continue }
+                    replacedSelections[key, default: [:]][place, default: []].append(old)
+                }
+            }
+            values[key, default: [:]].merge(rows) { $1 }
+        }
+        for (key, rows) in other.replacedSelections {
+            replacedSelections[key, default: [:]].merge(rows, uniquingKeysWith: +)
+        }
     }
 
     /// Returns the rows of some requests, as rows of other ones.
     ///
     /// - Parameter names: the new request of each request whose rows are kept.
     package func renamed(_ names: [UInt64: UInt64]) -> StageRecords {
-        var renamed = StageRecords()
-        renamed.values = values.mapValues { rows in
-            var kept: [Place: [Float]] = [:]
+        func kept<Row>(_ rows: [Place: Row]) -> [Place: Row] {
+            var kept: [Place: Row] = [:]
             for (place, row) in rows {
                 guard let request = names[place.request] else { continue }
                 kept[Place(request: request, position: place.position)] = row
             }
             return kept
         }
+        var renamed = StageRecords()
+        renamed.values = values.mapValues { kept($0) }
+        renamed.replacedSelections = replacedSelections.mapValues { kept($0) }
         return renamed
     }
 

@@ -56,6 +56,17 @@ struct Comparison {
         return true
     }
 
+    /// Stops comparing requests' rows from those on in which a computation that a later one replaced had a near tie.
+    ///
+    /// - Returns: False if that changes nothing, or bitwise equality is required.
+    mutating func excuseReplaced() -> Bool {
+        guard let tolerance else { return false }
+        let before = firstTie
+        firstTie.merge(
+            NearTie.replaced(in: found.records, against: expected.records, tolerance: tolerance), uniquingKeysWith: min)
+        return firstTie != before
+    }
+
     /// The first row, in the order of computation, in which the records differ; `nil` where none does.
     var firstDifference: Difference? {
         let (left, right) = (expected.records.values, found.records.values)

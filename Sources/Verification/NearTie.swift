@@ -1,6 +1,26 @@
+package import Modeling
+
 /// A near tie makes two runs that are equal to rounding select other keys: scores that differ by less than the tolerance may
 /// change places, and from there on the rows attend to other keys.
 package enum NearTie {
+    /// Returns the first position of each request whose selection differed by a near tie in a computation that a later one
+    /// replaced. Tokens before a preemption were sampled after those selections, and are not sampled again.
+    package static func replaced(
+        in found: StageRecords, against expected: StageRecords, tolerance: Float
+    ) -> [UInt64: Int] {
+        var first: [UInt64: Int] = [:]
+        for (key, rows) in found.replacedSelections {
+            let scores = expected.values[StageRecords.Key(layer: key.layer, stage: .indexScores)] ?? [:]
+            for (place, selections) in rows {
+                guard let old = expected.values[key]?[place], let scores = scores[place],
+                    selections.contains(where: { explains(old, $0, scores: scores, tolerance: tolerance) })
+                else { continue }
+                first[place.request] = min(place.position, first[place.request] ?? .max)
+            }
+        }
+        return first
+    }
+
     /// Returns whether two selections differ only in entries whose scores are nearly the same.
     ///
     /// - Parameters:

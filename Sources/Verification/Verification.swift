@@ -135,7 +135,7 @@ package final class Verification {
             var isExplained = false
             for index in comparisons.indices {
                 while let first = comparisons[index].firstDifference {
-                    guard comparisons[index].excuse(first) else {
+                    guard comparisons[index].excuse(first) || comparisons[index].excuseReplaced() else {
                         return .different(index == 0 ? first : .again(first))
                     }
                     isExplained = true
