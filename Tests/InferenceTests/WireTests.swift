@@ -229,25 +229,32 @@ extension PageLists {
     }
 
     @Test func `of settings with more ranks than there are, or layers of other stages, are refused`() throws {
-        func arrives(_ parallel: ParallelConfiguration) -> Bool {
-            var settings = RankSettings()
-            settings.parallel = parallel
-            settings.pages = 1
-            let arrived = try? Wire.value(RankSettings.self, in: Wire.bytes(of: settings))
-            #expect(arrived == nil || arrived == settings)
-            return arrived != nil
+        var settings = RankSettings()
+        settings.pages = 1
+        settings.parallel = ParallelConfiguration(pipeline: 2, stageLayers: [3, 4])
+        let bytes = Wire.bytes(of: settings)
+        #expect(try Wire.value(RankSettings.self, in: bytes) == settings)
+        /// Returns whether settings arrive in which the first degrees, data to pipeline, and the layers are others.
+        func arrives(_ degrees: [Int], layers: [Int] = [3, 4]) -> Bool {
+            var forged = bytes
+            // Behind the version are six degrees, and the number of layers in four bytes.
+            for (index, value) in (degrees + [1, 1, 1, 1, 1, 2].dropFirst(degrees.count)).enumerated() {
+                forged.replace(value, at: 1 + 8 * index)
+            }
+            for (index, value) in layers.enumerated() { forged.replace(value, at: 1 + 8 * 6 + 4 + 8 * index) }
+            return (try? Wire.value(RankSettings.self, in: forged)) != nil
         }
-        #expect(arrives(ParallelConfiguration(data: 16, context: 16, tensor: 16, expert: 4096)))
-        #expect(!arrives(ParallelConfiguration(data: 16, context: 16, tensor: 17)))
+        #expect(arrives([1, 1, 1]))
+        #expect(arrives([16, 16, 8, 2048]))
+        #expect(!arrives([16, 16, 9]), "with two stages more than 4096")
+        #expect(!arrives([1, 1, 1, 2049]))
+        #expect(!arrives([1, 1, 1, 1, 1 << 62]))
         // The product of these is 0 in 64 bits.
-        let large = 1 << 16
-        #expect(!arrives(ParallelConfiguration(data: large, context: large, tensor: large, pipeline: large)))
-        #expect(!arrives(ParallelConfiguration(expert: 1 << 32, expertTensor: 1 << 32)))
-        #expect(!arrives(ParallelConfiguration(data: -1, context: -1)))
-        #expect(!arrives(ParallelConfiguration(kvSharding: KVSharding(ranks: 4097))))
-        #expect(arrives(ParallelConfiguration(pipeline: 2, stageLayers: [3, 4])))
-        #expect(!arrives(ParallelConfiguration(pipeline: 2, stageLayers: [3, 4, 5])))
-        #expect(!arrives(ParallelConfiguration(pipeline: 2, stageLayers: [.max, .max])))
+        #expect(!arrives([1 << 16, 1 << 16, 1 << 16, 1, 1, 1 << 16]))
+        #expect(!arrives([-1, -1, 1]))
+        #expect(!arrives([1, 1, 1, 1, 1, 3]), "there are layers of two stages")
+        #expect(!arrives([], layers: [.max, .max]))
+        #expect(!arrives([], layers: [0, 7]))
     }
 
     @Test func `plans with pages that are not in the cache are refused`() {
@@ -277,5 +284,12 @@ extension PageLists {
         for pages in [[1, 2, 3], [1, 2, 3, 9], [1, 2, 3, -1]] as [[Int32]] {
             #expect(problem([0, 1, 2, 5], pages: pages, format) != nil)
         }
+    }
+}
+
+extension [UInt8] {
+    /// Puts a number in place of the eight bytes at `offset`.
+    fileprivate mutating func replace(_ value: Int, at offset: Int) {
+        replaceSubrange(offset..<offset + 8, with: (0..<8).map { UInt8(truncatingIfNeeded: value >> (8 * $0)) })
     }
 }
