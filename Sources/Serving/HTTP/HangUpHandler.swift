@@ -16,6 +16,8 @@ package final class HangUpHandler: ChannelInboundHandler, RemovableChannelHandle
 
     private let state = Mutex(State())
 
+    package init() {}
+
     /// A registration of an action for when the client hangs up; dropping it removes the action.
     package final class Watch: Sendable {
         private let handler: HangUpHandler

@@ -16,10 +16,16 @@ package struct ServingContext: RequestContext {
 package struct ClientConnection: Sendable {
     let channel: any Channel
 
-    /// Calls `action` once if the client hangs up before the returned watch is dropped.
+    package init(channel: any Channel) { self.channel = channel }
+
+    /// Calls `action` once if the client hangs up before the returned watch is dropped, or at once if it already has.
     package func onHangUp(_ action: @escaping @Sendable () -> Void) async -> HangUpHandler.Watch? {
-        // Tests of the routes alone have no network and no handler.
-        guard let handler = try? await channel.pipeline.handler(type: HangUpHandler.self).get() else { return nil }
+        guard let handler = try? await channel.pipeline.handler(type: HangUpHandler.self).get() else {
+            // A connection that has been closed has no handlers any more. Neither have tests of the routes alone, whose
+            // channel is never closed.
+            channel.closeFuture.whenComplete { _ in action() }
+            return nil
+        }
         return handler.watch(action)
     }
 
