@@ -51,13 +51,21 @@ package final class RouterMetrics: Sendable {
 
     /// Returns the page of `/metrics`.
     func text(_ fleet: Fleet, _ gate: AdmissionGate.Status) -> String {
-        // Answers of a worker that was removed are forgotten, so that workers that come and go take no memory.
-        let known = Set(fleet.workers.map { "\($0.address)" })
-        let state = self.state.withLock { state in
-            state.answers = state.answers.filter { known.contains($0.key.worker) }
-            return state
-        }
+        let (workers, routedText) = (fleet.workers, fleet.routedText)
         var page = MetricsPage(model: nil)
+        // Answers of a worker that was removed are forgotten, so that workers that come and go take no memory.
+        let known = Set(workers.map { "\($0.address)" })
+        // Written under the lock: a copy of the state would share its storage with whatever is counted next.
+        state.withLock { state in
+            state.answers = state.answers.filter { known.contains($0.key.worker) }
+            Self.write(state, to: &page)
+        }
+        Self.write(gate, routedText, to: &page)
+        Self.write(workers, to: &page)
+        return page.text
+    }
+
+    private static func write(_ state: State, to page: inout MetricsPage) {
         page.histogram(
             "router_time_to_first_byte_seconds", "From arrival to the first byte of a worker's answer.", state.firstByte
         )
@@ -80,9 +88,14 @@ package final class RouterMetrics: Sendable {
         page.single(
             "router_broken_streams_total", "counter", "Answers that a worker did not finish.",
             Double(state.brokenStreams))
-        Self.write(gate, fleet.routedText, to: &page)
-        Self.write(fleet.workers, state.answers, to: &page)
-        return page.text
+        page.family("router_requests_total", "counter", "Answers of workers by status.")
+        for (answer, count) in state.answers.sorted(by: {
+            ($0.key.worker, $0.key.status) < ($1.key.worker, $1.key.status)
+        }) {
+            page.sample(
+                "router_requests_total", Double(count),
+                labels: [("worker", answer.worker), ("status", String(answer.status))])
+        }
     }
 
     private static func write(
@@ -97,9 +110,7 @@ package final class RouterMetrics: Sendable {
             Double(text.matched))
     }
 
-    private static func write(
-        _ workers: [RoutedWorker], _ answers: [Answer: UInt64], to page: inout MetricsPage
-    ) {
+    private static func write(_ workers: [RoutedWorker], to page: inout MetricsPage) {
         let now = ContinuousClock.now
         let gauges: [(String, String, (RoutedWorker) -> Double)] = [
             ("router_worker_up", "1 while the worker is ready.", { $0.health.state == .ready ? 1 : 0 }),
@@ -114,14 +125,6 @@ package final class RouterMetrics: Sendable {
                 page.sample(
                     name, value(worker), labels: [("worker", "\(worker.address)"), ("role", worker.role.rawValue)])
             }
-        }
-        page.family("router_requests_total", "counter", "Answers of workers by status.")
-        for (answer, count) in answers.sorted(by: {
-            ($0.key.worker, $0.key.status) < ($1.key.worker, $1.key.status)
-        }) {
-            page.sample(
-                "router_requests_total", Double(count),
-                labels: [("worker", answer.worker), ("status", String(answer.status))])
         }
     }
 }

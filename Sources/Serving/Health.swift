@@ -25,10 +25,12 @@ struct HealthRoutes: Sendable {
     }
 
     func metrics(_ request: Request, _ context: ServingContext) async throws -> Response {
-        .text(
+        // Read once, so that all of the page is about one engine while another one is loaded.
+        let loaded = slot.loaded
+        return .text(
             slot.metrics.text(
-                model: configuration.servedModelName, status: slot.loaded?.engine.status(),
-                transfers: slot.loaded?.transfers?.status(), prefixStore: slot.loaded?.prefixStore?()),
+                model: configuration.servedModelName, status: loaded?.engine.status(),
+                transfers: loaded?.transfers?.status(), prefixStore: loaded?.prefixStore?()),
             contentType: "text/plain; version=0.0.4; charset=utf-8")
     }
 

@@ -84,8 +84,17 @@ package final class ServerMetrics: Sendable {
     func text(
         model: String, status: EngineStatus?, transfers: TransferStatus? = nil, prefixStore: PrefixStoreStatus? = nil
     ) -> String {
-        let state = self.state.withLock { $0 }
         var page = MetricsPage(model: model)
+        state.withLock { Self.write($0, to: &page) }
+        if let status { Self.write(status, to: &page) }
+        transfers?.write(to: &page)
+        prefixStore?.write(to: &page)
+        return page.text
+    }
+
+    /// Writes what is measured here. The lock is held meanwhile: a copy of the state would share the buckets with the
+    /// next observation, which then copies all of them.
+    private static func write(_ state: State, to page: inout MetricsPage) {
         page.histogram("time_to_first_token_seconds", "From arrival to the first token.", state.timeToFirstToken)
         page.histogram("inter_token_latency_seconds", "Between tokens of a request.", state.interToken)
         page.histogram("e2e_request_latency_seconds", "From arrival to the last token.", state.endToEnd)
@@ -102,10 +111,6 @@ package final class ServerMetrics: Sendable {
             "aborted_requests_total", "counter", "Generations whose client disconnected, or that a request aborted.",
             Double(state.aborted))
         page.single("failed_requests_total", "counter", "Generations that failed in the engine.", Double(state.failed))
-        if let status { Self.write(status, to: &page) }
-        transfers?.write(to: &page)
-        prefixStore?.write(to: &page)
-        return page.text
     }
 
     private static func write(_ status: EngineStatus, to page: inout MetricsPage) {
