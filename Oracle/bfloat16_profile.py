@@ -128,7 +128,7 @@ class BFloat16Profile(TorchFunctionMode):
 def softmax_scale(width, scaling):
     """The scale made of float32 numbers; besides the width it has the square of YaRN's factor."""
     factor = torch.tensor(math.sqrt(scaling * math.sqrt(width)))
-    return 1 / torch.sqrt(torch.tensor(float(width))) * (factor * factor)
+    return 1 / summation.sqrt(torch.tensor(float(width))) * (factor * factor)
 
 
 def attended(query, key, value, width, mask, scaling):
@@ -198,7 +198,7 @@ def router_weights(router, arguments, output):
     logits, _, experts = output
     experts = experts.sort(-1).values
     sigmoid = not hasattr(router, "score_fn")
-    scores = summation.sigmoid(logits) if sigmoid else torch.sqrt(summation.softplus(logits))
+    scores = summation.sigmoid(logits) if sigmoid else summation.sqrt(summation.softplus(logits))
     scores = scores.gather(1, experts)
     return logits, scores / (summation.chain(scores).unsqueeze(-1) + 1e-20) * router.routed_scaling_factor, experts
 

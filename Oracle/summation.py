@@ -73,7 +73,7 @@ def lanes_sum(x, add=lambda term, total: total + term):
 
 def inverse_root_mean_square(x, epsilon):
     mean = lanes_sum(x, lambda term, total: fma(term, term, total)) / torch.tensor(float(x.shape[-1]))
-    return 1 / torch.sqrt(mean + torch.tensor(epsilon))
+    return 1 / sqrt(mean + torch.tensor(epsilon))
 
 
 def layer_norm(x, weight, bias, epsilon):
@@ -88,6 +88,12 @@ def exp(x):
     for coefficient in EXPONENTIAL[1:]:
         power = fma(power, rest, coefficient)
     return torch.where(x < -87.33, 0.0, (power.double() * torch.exp2(count.double())).float())
+
+
+def sqrt(x):
+    """Rounded to nearest, as `sqrtf` is: a float64 root has digits enough that the second rounding changes nothing. Where
+    torch takes float32 roots from MKL, one in six is the neighbor."""
+    return torch.sqrt(x.double()).float()
 
 
 def log(x):
