@@ -88,7 +88,7 @@ process-tests: build-tests ## Several processes under mpirun, and on hosts made 
 	$(timed) Scripts/namespaces 2
 	$(timed) Scripts/namespaces 4
 
-end-to-end-tests: build-tests .venv-test ## Running servers: clients, failing ranks and machines, pairs, routers, pass keys
+end-to-end-tests: build-tests .venv-test ## Running servers: clients, disturbed and failing ones, pairs, routers, pass keys
 	$(timed) .venv-test/bin/python Tests/EndToEndTests/run
 
 client-tests: build ## The clients that most people use, unmodified, against a server whose answers are known
@@ -134,7 +134,7 @@ fuzz: setup ## libFuzzer on each reader of bytes of somebody else, for SECONDS e
 check: build-tests ## The rules that are not tests: format, arrows, warnings, …
 	@Scripts/check
 
-sanitize: setup ## The tests of ranks, of links between servers and of the HTTP server under the thread sanitizer
+sanitize: setup ## The tests of ranks, of links between servers, of the HTTP server and of the router, and the program, under the thread sanitizer
 	@Scripts/sanitize
 
 format: ## Rewrite the Swift sources in the committed format

@@ -22,7 +22,7 @@ import urllib.error
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-BRAID = ROOT / ".build" / "release" / "braid"
+BRAID = pathlib.Path(os.environ.get("BRAID") or ROOT / ".build" / "release" / "braid").resolve()
 MODEL = ROOT / "Models" / "demo"
 SECONDS_TO_START = 120
 STATUS_OF_A_TRAP = 70
