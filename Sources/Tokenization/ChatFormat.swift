@@ -68,7 +68,8 @@ package enum ChatFormat: String, Sendable, CaseIterable {
 
     /// Returns the markup in which models of this format call tools.
     package func toolCalls(_ tools: [ChatTool]) -> ToolCallMarkup {
-        block.map(ToolCallMarkup.deepSeek) ?? .glm(ToolParameterTypes(tools))
+        let types = ToolParameterTypes(tools)
+        return block.map { .deepSeek($0, types) } ?? .glm(types)
     }
 
     /// The strings with which a model ends its reasoning: the mark, or the beginning of a tool call.

@@ -1,5 +1,3 @@
-package import JSON
-
 /// Finds tool calls in the markup of GLM-4.7 and GLM-5:
 ///
 ///     <tool_call>weather<arg_key>city</arg_key><arg_value>Paris</arg_value></tool_call>
@@ -68,10 +66,9 @@ struct GLMToolCallParser: Sendable {
         case .name where isCut && (Self.name(held[at..<scanned]) != nil || held[at..<scanned].allSatisfy(\.isBlank)):
             break
         default:
-            feedValue(upTo: scanned, &events)
-            if !isCut || !events.cut(invoke, of: callCount, String(decoding: held, as: UTF8.self)) {
-                breakCall(upTo: held.count, &events)
-            }
+            let end = isCut ? scanned : held.count
+            feedValue(upTo: end, &events)
+            breakCall(at: end, upTo: held.count, isCut: isCut, &events)
         }
         self = GLMToolCallParser(types)
         return events
@@ -133,14 +130,15 @@ struct GLMToolCallParser: Sendable {
             isAfterCall = false
             pass(to: held.count - length, .name)
         case (.name, .openKey), (.name, .closeCall):
-            invoke = ToolInvoke(name: Self.name(text), isInBlock: false)
-            if invoke.name == nil { return breakCall(upTo: end, &events) }
-            if tag == .openKey { pass(to: end, .key) } else { closeCall(upTo: end, &events) }
+            let name = Self.name(text)
+            invoke = ToolInvoke(name: name, isInBlock: false, known: name.flatMap(types.parameters(of:)))
+            if name == nil { return breakCall(at: start, upTo: end, &events) }
+            if tag == .openKey { pass(to: end, .key) } else { closeCall(at: start, upTo: end, &events) }
         case (.arguments, .openKey) where isBlank: pass(to: end, .key)
-        case (.arguments, .closeCall) where isBlank: closeCall(upTo: end, &events)
+        case (.arguments, .closeCall) where isBlank: closeCall(at: start, upTo: end, &events)
         case (.key, .closeKey): pass(to: end, .gap(key: Self.trimmed(text)))
         case (.gap(let key), .openValue) where isBlank:
-            openValue(key, &events)
+            events.open(key.isEmpty ? nil : key, isString: nil, of: &invoke, of: callCount)
             pass(to: end, .value)
         case (.value, .closeValue):
             feedValue(upTo: start, &events)
@@ -148,11 +146,11 @@ struct GLMToolCallParser: Sendable {
             pass(to: end, .arguments)
         case (.value, .closeCall):
             feedValue(upTo: start, &events)
-            breakCall(upTo: end, &events)
+            breakCall(at: start, upTo: end, &events)
         // Elsewhere in content and in values, tags are text.
         case (.content, _), (.value, _): scanned = start + 1
         // A call without an end gives way to the next one.
-        default: breakCall(upTo: tag == .openCall ? start : end, &events)
+        default: breakCall(at: start, upTo: tag == .openCall ? start : end, &events)
         }
     }
 
@@ -177,11 +175,6 @@ struct GLMToolCallParser: Sendable {
         held[..<end].suffix(2).reversed().prefix { $0 == UInt8(ascii: "\n") }.count
     }
 
-    private mutating func openValue(_ key: String, _ events: inout [OutputParser.Event]) {
-        let rule = ToolInvoke.ValueRule(kinds: types.kinds(of: key, in: invoke.name ?? ""))
-        events.open(key.isEmpty ? nil : key, rule, of: &invoke, of: callCount)
-    }
-
     /// Reads the open value up to `end`.
     private mutating func feedValue(upTo end: Int, _ events: inout [OutputParser.Event]) {
         guard case .value = place, end > at else { return }
@@ -189,8 +182,9 @@ struct GLMToolCallParser: Sendable {
         at = end
     }
 
-    private mutating func closeCall(upTo end: Int, _ events: inout [OutputParser.Event]) {
-        guard events.close(invoke, of: callCount) else { return breakCall(upTo: end, &events) }
+    /// Ends a call with the tag from `start` to `end`.
+    private mutating func closeCall(at start: Int, upTo end: Int, _ events: inout [OutputParser.Event]) {
+        guard events.close(&invoke, of: callCount) else { return breakCall(at: start, upTo: end, &events) }
         callCount += 1
         release(upTo: end)
         invoke = ToolInvoke(name: nil, isInBlock: false)
@@ -199,9 +193,16 @@ struct GLMToolCallParser: Sendable {
     }
 
     /// The call is none: its text is content, or broken if a part of it has been handed on.
-    private mutating func breakCall(upTo end: Int, _ events: inout [OutputParser.Event]) {
-        if invoke.isCall {
-            events.append(.toolCallBroken(index: callCount, text: String(decoding: held[..<end], as: UTF8.self)))
+    ///
+    /// - Parameters:
+    ///   - start: The end of its text, and the beginning of the tag that shows this.
+    ///   - end: The end of that tag, unless it begins something else.
+    private mutating func breakCall(
+        at start: Int, upTo end: Int, isCut: Bool = false, _ events: inout [OutputParser.Event]
+    ) {
+        let unread = unread(upTo: start, isCut: isCut)
+        let text = String(decoding: held[..<end], as: UTF8.self)
+        if events.breakOff(&invoke, of: callCount, isCut: isCut, text, unread: unread) {
             callCount += 1
             release(upTo: end)
         } else {
@@ -209,6 +210,17 @@ struct GLMToolCallParser: Sendable {
         }
         invoke = ToolInvoke(name: nil, isInBlock: false)
         pass(to: 0, .content)
+    }
+
+    /// Returns the text that belongs to no value. The part of a key that a limit has cut off is left out.
+    private func unread(upTo end: Int, isCut: Bool) -> String {
+        let text = String(decoding: held[min(at, end)..<end], as: UTF8.self)
+        switch place {
+        case .arguments: return text.utf8.allSatisfy(\.isBlank) ? "" : text
+        case .key where !isCut: return text
+        case .gap(let key) where !isCut: return key + text
+        default: return ""
+        }
     }
 
     /// Returns the name of a function; `nil` for a text that can be none.
@@ -221,75 +233,5 @@ struct GLMToolCallParser: Sendable {
         let start = text.drop(while: \.isBlank)
         let end = start.lastIndex { !$0.isBlank }.map { $0 + 1 } ?? start.startIndex
         return String(decoding: start[..<end], as: UTF8.self)
-    }
-}
-
-/// The kinds of values that tools' schemas allow for each parameter.
-package struct ToolParameterTypes: Sendable {
-    package enum Kind: Sendable {
-        case string, number, boolean, null, array, object
-
-        init(of value: JSONValue) {
-            self =
-                switch value {
-                case .null: .null
-                case .bool: .boolean
-                case .string: .string
-                case .array: .array
-                case .object: .object
-                default: .number
-                }
-        }
-
-        init?(named name: String) {
-            switch name {
-            case "string": self = .string
-            case "number", "integer": self = .number
-            case "boolean": self = .boolean
-            case "null": self = .null
-            case "array": self = .array
-            case "object": self = .object
-            default: return nil
-            }
-        }
-
-        /// Creates the kind of the value with which a JSON text begins.
-        init(beginningOf text: [UInt8]) {
-            self =
-                switch text.first(where: { $0 > 0x20 }) {
-                case UInt8(ascii: "{"): .object
-                case UInt8(ascii: "["): .array
-                case UInt8(ascii: "\""): .string
-                case UInt8(ascii: "t"), UInt8(ascii: "f"): .boolean
-                case UInt8(ascii: "n"): .null
-                default: .number
-                }
-        }
-    }
-
-    private var kinds: [JSONKey: [JSONKey: Set<Kind>]] = [:]
-
-    package init(_ tools: [ChatTool]) {
-        for tool in tools {
-            for property in tool.function["parameters"]?["properties"]?.object ?? [] {
-                kinds[JSONKey(tool.name), default: [:]][JSONKey(property.key)] = Self.kinds(property.value)
-            }
-        }
-    }
-
-    /// Returns the kinds that a parameter may have; `nil` if the schema does not say.
-    func kinds(of parameter: String, in tool: String) -> Set<Kind>? {
-        kinds[JSONKey(tool)]?[JSONKey(parameter)]
-    }
-
-    /// Returns the kinds that a schema allows, as far as it says so itself; `nil` if it does not.
-    package static func kinds(_ schema: JSONValue) -> Set<Kind>? {
-        let names = schema["type"]?.array ?? schema["type"].map { [$0] }
-        if let names { return Set(names.compactMap { $0.string.flatMap(Kind.init(named:)) }) }
-        if let values = schema["enum"]?.array { return Set(values.map(Kind.init(of:))) }
-        if let value = schema["const"] { return [Kind(of: value)] }
-        guard let options = schema["anyOf"]?.array ?? schema["oneOf"]?.array else { return nil }
-        let kinds = options.map(kinds)
-        return kinds.contains(nil) ? nil : kinds.reduce(into: []) { $0.formUnion($1 ?? []) }
     }
 }

@@ -13,8 +13,10 @@ package struct OutputParser: Sendable {
         case toolCallArguments(index: Int, String)
         /// The call is complete.
         case toolCallEnd(index: Int)
-        /// The call is malformed and ends incomplete. `text` is the whole call as the model wrote it.
-        case toolCallBroken(index: Int, text: String)
+        /// The call is malformed or was cut off, and ends incomplete. `text` is the whole call as the model wrote it, and
+        /// `rest` what its arguments do not have of it, without markup. Who keeps the call needs `rest`; who takes it
+        /// back needs `text`.
+        case toolCallBroken(index: Int, text: String, rest: String)
     }
 
     /// The parser of reasoning; `nil` if reasoning is not separated.
@@ -42,7 +44,7 @@ package struct OutputParser: Sendable {
         init(_ markup: ToolCallMarkup) {
             self =
                 switch markup {
-                case .deepSeek(let block): .deepSeek(ToolCallParser(block))
+                case .deepSeek(let block, let types): .deepSeek(ToolCallParser(block, types))
                 case .glm(let types): .glm(GLMToolCallParser(types))
                 }
         }
@@ -92,15 +94,15 @@ package struct OutputParser: Sendable {
 
 /// The ways in which models write tool calls.
 package enum ToolCallMarkup: Sendable {
-    /// The markup of DeepSeek-V3.2 or V4.
-    case deepSeek(DSMLBlock)
+    /// The markup of DeepSeek-V3.2 or V4. The types of the tools' parameters correct its own.
+    case deepSeek(DSMLBlock, ToolParameterTypes = ToolParameterTypes([]))
     /// The markup of GLM-4.7 and GLM-5, whose values need the types of the tools' parameters.
     case glm(ToolParameterTypes)
 
     /// The texts by which calls begin.
     package var openings: [String] {
         switch self {
-        case .deepSeek(let block): block.openings
+        case .deepSeek(let block, _): block.openings
         case .glm: [GLMToolCallParser.opening]
         }
     }

@@ -11,17 +11,20 @@
 /// close itself or contain one JSON object; text and further blocks may follow a block; a value that should be JSON and
 /// is not counts as a string (`ToolInvoke`).
 ///
+/// The tools' schemas say how values are typed, where the markup's `string` contradicts them (`ToolInvoke.ValueRule`).
+///
 /// No text is lost. Only blanks are left out that separate the tags of a block or two calls, or that end the output
 /// after a call. An invoke without a name or an end, or with an open parameter at its end, becomes content including
 /// its markup; so does a block without an invoke; text between invokes becomes content. A call is reported from its
 /// first parameter on, and its arguments as they come; a call that turns out to be malformed after that is reported as
-/// broken, with its text.
+/// broken, with all of its text and with the part that its arguments do not have.
 struct ToolCallParser: Sendable {
     private enum Place {
         case content, block, invoke
     }
 
     private let block: DSMLBlock
+    private let types: ToolParameterTypes
     private var place = Place.content
     /// The invoke being read.
     private var invoke = ToolInvoke(name: nil, isInBlock: false)
@@ -41,7 +44,10 @@ struct ToolCallParser: Sendable {
     /// True if the text since the last tag of the block has words, so that its blanks count.
     private var hasWords = false
 
-    init(_ block: DSMLBlock) { self.block = block }
+    init(_ block: DSMLBlock, _ types: ToolParameterTypes) {
+        self.block = block
+        self.types = types
+    }
 
     mutating func feed(_ text: String) -> [OutputParser.Event] {
         held.append(contentsOf: text.utf8)
@@ -71,12 +77,12 @@ struct ToolCallParser: Sendable {
         case .block where isCut && (isInTag || isBlank(start..<held.count)): break
         case .block: keepAsText(upTo: held.count, &events)
         case .invoke:
-            feedValue(upTo: max(scanned, start), &events)
-            if !isCut || !events.cut(invoke, of: callCount, text(raw..<held.count)) {
-                breakInvoke(upTo: held.count, &events)
-            }
+            let end = isCut ? max(scanned, start) : held.count
+            feedValue(upTo: end, &events)
+            if !invoke.isInValue { invoke.body += held[start..<end] }
+            breakInvoke(upTo: held.count, isCut: isCut, &events)
         }
-        self = ToolCallParser(block)
+        self = ToolCallParser(block, types)
         return events
     }
 
@@ -237,15 +243,16 @@ struct ToolCallParser: Sendable {
     }
 
     private mutating func open(_ tag: DSMLTag, isInBlock: Bool, _ events: inout [OutputParser.Event]) {
-        invoke = ToolInvoke(name: tag.attribute("name"), isInBlock: isInBlock)
+        let name = tag.attribute("name")
+        invoke = ToolInvoke(name: name, isInBlock: isInBlock, known: name.flatMap(types.parameters(of:)))
         pass(tag, to: .invoke)
         if tag.isSelfClosing { close(with: tag, &events) }
     }
 
     private mutating func close(with tag: DSMLTag, _ events: inout [OutputParser.Event]) {
-        guard events.close(invoke, of: callCount) else { return breakInvoke(at: tag, &events) }
+        guard events.close(&invoke, of: callCount) else { return breakInvoke(at: tag, &events) }
         // Not between the parts of the arguments: some interfaces show an answer as a list of items in order.
-        if let words = invoke.words { events.append(.content(words)) }
+        if invoke.isCall, let words = invoke.words { events.append(.content(words)) }
         callCount += 1
         hasCall = true
         pass(tag, to: invoke.isInBlock ? .block : .content)
@@ -257,8 +264,10 @@ struct ToolCallParser: Sendable {
     }
 
     private mutating func openValue(_ tag: DSMLTag, _ events: inout [OutputParser.Event]) {
-        let rule: ToolInvoke.ValueRule = tag.attribute("string") == "true" ? .string : .json
-        events.open(tag.attribute("name"), rule, of: &invoke, of: callCount)
+        let mark = tag.attribute("string")
+        events.open(
+            tag.attribute("name"), isString: mark == "true" ? true : mark == "false" ? false : nil, of: &invoke,
+            of: callCount)
     }
 
     /// Reads the open value up to `end`.
@@ -280,9 +289,11 @@ struct ToolCallParser: Sendable {
         if !invoke.isInBlock { (hasCall, hasBroken) = (false, false) }
     }
 
-    private mutating func breakInvoke(upTo end: Int, _ events: inout [OutputParser.Event]) {
-        guard invoke.isCall else { return keepAsText(upTo: end, &events) }
-        events.append(.toolCallBroken(index: callCount, text: text(raw..<end)))
+    private mutating func breakInvoke(upTo end: Int, isCut: Bool = false, _ events: inout [OutputParser.Event]) {
+        let text = text(raw..<end)
+        guard events.breakOff(&invoke, of: callCount, isCut: isCut, text) else {
+            return keepAsText(upTo: end, &events)
+        }
         callCount += 1
         start = end
         raw = end

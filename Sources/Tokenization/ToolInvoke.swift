@@ -5,27 +5,43 @@ import JSON
 /// Values are read piece by piece, and each piece returns the text of the arguments that it decides. Strings are
 /// decided at once. Another value may be JSON or a text that is not: that is decided by the first byte with which no
 /// JSON continues, by the first `decisionBytes`, or by its end.
+///
+/// Some models put all arguments into one parameter, as the text of a JSON object. A first parameter of that name, which
+/// the tool does not have, is held back until it is known whether it is the only one.
 struct ToolInvoke: Sendable {
     /// The size in bytes from which the beginning of a JSON text counts as JSON.
     static let decisionBytes = 128
+    /// The names of a parameter that may hold all arguments.
+    private static let wrappers = ["arguments", "parameters"]
 
     /// The ways in which the text of a value may be meant.
     struct ValueRule: Sendable {
-        /// The kinds that the value may have if its text is JSON; `nil` for any.
+        /// The kinds that the tool's schema allows; `nil` if it does not say.
         var kinds: Set<ToolParameterTypes.Kind>?
+        /// True if the model has marked the value as a string, false if as JSON; `nil` if it has not said.
+        var isMarkedString: Bool?
 
-        static let string = ValueRule(kinds: [.string])
-        static let json = ValueRule(kinds: nil)
+        /// True if the value is a string whatever its text is: the schema allows no other value, or allows strings and
+        /// the model says that it is one.
+        var isString: Bool {
+            isMarkedString == true ? kinds?.contains(.string) ?? true : kinds == [.string] && isMarkedString == nil
+        }
 
         /// Returns whether JSON of a kind is meant as JSON, rather than as a string that looks like it.
         func isJSON(_ kind: ToolParameterTypes.Kind) -> Bool {
-            guard let kinds, kinds.contains(.string) else { return true }
-            return kind != .string && kinds.contains(kind)
+            guard let kinds else { return true }
+            switch isMarkedString {
+            case true?: return kinds.contains(kind)
+            case false?: return kinds.contains(kind) || !kinds.contains(.string)
+            case nil: return !kinds.contains(.string) || kind != .string && kinds.contains(kind)
+            }
         }
     }
 
     private enum Form {
         case undecided, string, json
+        /// The value may be all arguments.
+        case wrapper
     }
 
     /// A parameter whose value is being read.
@@ -43,6 +59,8 @@ struct ToolInvoke: Sendable {
     /// The name of the function; `nil` if the tag has none, so that the invoke is malformed.
     let name: String?
     let isInBlock: Bool
+    /// The parameters that the tool's schema names; `nil` if it names none.
+    private let known: ToolParameterTypes.Tool?
     /// The text outside parameters.
     var body: [UInt8] = []
     /// True if a parameter is being read.
@@ -50,35 +68,54 @@ struct ToolInvoke: Sendable {
     /// True if the invoke has a parameter with a name, so that it counts as a call from there on.
     private(set) var isCall = false
     private var parameter: Parameter?
+    /// A complete parameter that may hold all arguments.
+    private var wrapper: Parameter?
     private var count = 0
     /// True if a parameter without a name, or a long value that began as JSON and is none, was read: the arguments are
     /// no JSON object then.
     private var isBroken = false
+    /// The text of values that the arguments do not have, because they were broken before.
+    private var unwritten: [UInt8] = []
 
-    init(name: String?, isInBlock: Bool) {
+    init(name: String?, isInBlock: Bool, known: ToolParameterTypes.Tool? = nil) {
         self.name = name
         self.isInBlock = isInBlock
+        self.known = known
     }
 
-    /// Begins a parameter.
+    /// Begins a parameter, and returns the text of the arguments that this decides.
     ///
-    /// - Parameter name: its name; `nil` if its tag has none.
-    mutating func open(_ name: String?, _ rule: ValueRule) {
+    /// - Parameters:
+    ///   - name: its name; `nil` if its tag has none.
+    ///   - isString: whether its tag says that the value is a string; `nil` if it does not say.
+    mutating func open(_ name: String?, isString: Bool?) -> String {
         isInValue = true
+        let before = writeWrapper()
         guard let name else {
             isBroken = true
-            return
+            return before
         }
+        if isBroken { unwritten += name.utf8 }
         if self.name != nil, !isBroken { isCall = true }
-        parameter = Parameter(name: name, rule: rule, form: rule.kinds == [.string] ? .string : .undecided)
+        let rule = ValueRule(kinds: known?.kinds(of: name), isMarkedString: isString)
+        let form: Form = count == 0 && mayWrap(name) ? .wrapper : rule.isString ? .string : .undecided
+        parameter = Parameter(name: name, rule: rule, form: form)
+        return before
     }
 
     /// Reads a piece of the open value, and returns the text of the arguments that it decides.
     mutating func feed(_ piece: ArraySlice<UInt8>) -> String {
-        guard isCall, !isBroken, var open = parameter, !piece.isEmpty else { return "" }
+        guard isCall, !isBroken, var open = parameter, !piece.isEmpty else {
+            unwritten += piece
+            return ""
+        }
         defer { parameter = open }
         if open.form != .string { open.text += piece }
-        guard open.form == .undecided else { return begin(&open) + Self.written(piece, open.form) }
+        switch open.form {
+        case .wrapper: return ""
+        case .string, .json: return begin(&open) + Self.written(piece, open.form)
+        case .undecided: break
+        }
         for place in (open.text.count - piece.count)..<open.text.count where open.form == .undecided {
             if !open.prefix.feed(open.text[place]) {
                 open.form = .string
@@ -100,11 +137,18 @@ struct ToolInvoke: Sendable {
         case .json:
             isBroken = (try? JSONValue(parsing: open.text)) == nil
             return ""
-        case .undecided:
-            let value = try? JSONValue(parsing: open.text)
-            open.form = value.map { open.rule.isJSON(ToolParameterTypes.Kind(of: $0)) } ?? false ? .json : .string
-            return begin(&open) + Self.written(open.text[...], open.form) + (open.form == .string ? "\"" : "")
+        case .undecided: return write(&open)
+        case .wrapper:
+            wrapper = open
+            return ""
         }
+    }
+
+    /// Returns a complete value of which nothing was returned.
+    private mutating func write(_ open: inout Parameter) -> String {
+        let value = open.rule.isString ? nil : try? JSONValue(parsing: open.text)
+        open.form = value.map { open.rule.isJSON(ToolParameterTypes.Kind(of: $0)) } ?? false ? .json : .string
+        return begin(&open) + Self.written(open.text[...], open.form) + (open.form == .string ? "\"" : "")
     }
 
     /// Returns the text before a value, the first time that it is called for it.
@@ -122,20 +166,78 @@ struct ToolInvoke: Sendable {
         return form == .string ? String(JSONValue.string(text).pythonText.dropFirst().dropLast()) : text
     }
 
-    /// The rest of the arguments: the end of the JSON object of all parameters, or the object that the invoke contains
-    /// instead of parameters. It is `nil` if the invoke is malformed. Parameters with equal names are equal members, of
-    /// which JSON's readers take the last.
-    var rest: String? {
+    // MARK: - All arguments in one parameter
+
+    private func mayWrap(_ name: String) -> Bool {
+        known.map { !$0.contains(name) && Self.wrappers.contains(name) } ?? false
+    }
+
+    /// Returns a value that holds all arguments: an object of none but the tool's parameters.
+    private func arguments(in value: JSONValue?) -> JSONValue? {
+        guard let known, let members = value?.object, members.allSatisfy({ known.contains($0.key) }) else { return nil }
+        return value
+    }
+
+    /// The arguments that the only parameter holds; `nil` if it is an ordinary one.
+    private var unwrapped: JSONValue? { wrapper.flatMap { arguments(in: try? JSONValue(parsing: $0.text)) } }
+
+    /// Returns the parameter that was held back, which has turned out to be an ordinary one.
+    private mutating func writeWrapper() -> String {
+        guard var open = wrapper else { return "" }
+        wrapper = nil
+        return write(&open)
+    }
+
+    // MARK: - End
+
+    /// Ends the invoke, and returns the rest of the arguments: the end of the JSON object of all parameters, or the object
+    /// that the invoke contains instead of parameters. It is `nil` if the invoke is malformed. Parameters with equal
+    /// names are equal members, of which JSON's readers take the last.
+    mutating func finish() -> String? {
         if isBroken { return nil }
-        if isCall { return "}" }
+        if let unwrapped { return unwrapped.pythonText }
+        if isCall { return writeWrapper() + "}" }
         guard body.contains(where: { $0 > 0x20 }) else { return "{}" }
-        guard let value = try? JSONValue(parsing: body), value.object != nil else { return nil }
-        return value.pythonText
+        guard let value = try? JSONValue(parsing: body), let members = value.object else { return nil }
+        let inner = members.count == 1 && mayWrap(members[0].key) ? arguments(in: members[0].value) : nil
+        return (inner ?? value).pythonText
+    }
+
+    /// Ends an invoke that is malformed or was cut off.
+    ///
+    /// - Returns: The rest of its arguments, as far as they go, and the text that they do not have.
+    mutating func breakOff() -> (arguments: String, rest: String) {
+        var arguments = ""
+        if !isCall, name != nil, Self.beginsObject(body) {
+            arguments = String(decoding: body, as: UTF8.self)
+            body = []
+        } else if isCall, !isBroken {
+            arguments = parameter == nil ? unwrapped?.pythonText ?? writeWrapper() : breakOffValue()
+        }
+        return (arguments, (words ?? "") + String(decoding: unwritten, as: UTF8.self))
+    }
+
+    /// Returns the open value and its name, as far as they were not returned.
+    private mutating func breakOffValue() -> String {
+        guard var open = parameter, !open.hasBegun else { return "" }
+        if open.form == .wrapper, Self.beginsObject(open.text) { return String(decoding: open.text, as: UTF8.self) }
+        let isString = open.rule.isString || !Self.beginsJSON(open.text)
+        open.form = !isString && open.rule.isJSON(ToolParameterTypes.Kind(beginningOf: open.text)) ? .json : .string
+        return begin(&open) + Self.written(open.text[...], open.form)
+    }
+
+    private static func beginsJSON(_ text: [UInt8]) -> Bool {
+        var prefix = JSONPrefix()
+        return text.allSatisfy { prefix.feed($0) }
+    }
+
+    private static func beginsObject(_ text: [UInt8]) -> Bool {
+        text.first { $0 > 0x20 } == UInt8(ascii: "{") && beginsJSON(text)
     }
 
     /// The text beside parameters; `nil` if it is blank.
     var words: String? {
-        guard isCall, body.contains(where: { $0 > 0x20 }) else { return nil }
+        guard body.contains(where: { $0 > 0x20 }) else { return nil }
         return String(decoding: body, as: UTF8.self)
     }
 }
@@ -153,33 +255,41 @@ extension [OutputParser.Event] {
     }
 
     /// Begins a parameter of the invoke of a call, which is reported with the first one.
-    mutating func open(
-        _ name: String?, _ rule: ToolInvoke.ValueRule, of invoke: inout ToolInvoke, of index: Int
-    ) {
+    mutating func open(_ name: String?, isString: Bool?, of invoke: inout ToolInvoke, of index: Int) {
         let isFirst = !invoke.isCall
-        invoke.open(name, rule)
+        let before = invoke.open(name, isString: isString)
+        append(arguments: before, of: index)
         if isFirst, invoke.isCall, let name = invoke.name { append(.toolCallStart(index: index, name: name)) }
     }
 
     /// Ends the invoke of a call.
     ///
     /// - Returns: False if it is malformed; nothing is reported then.
-    mutating func close(_ invoke: ToolInvoke, of index: Int) -> Bool {
-        guard let name = invoke.name, let rest = invoke.rest else { return false }
+    mutating func close(_ invoke: inout ToolInvoke, of index: Int) -> Bool {
+        guard let name = invoke.name, let rest = invoke.finish() else { return false }
         if !invoke.isCall { append(.toolCallStart(index: index, name: name)) }
         append(arguments: rest, of: index)
         append(.toolCallEnd(index: index))
         return true
     }
 
-    /// Reports an invoke that was cut off before its first parameter, if its name is known.
+    /// Ends the invoke of a call that is malformed or was cut off.
     ///
-    /// - Parameter text: Its markup.
-    /// - Returns: False if it is no call, or one that was reported.
-    mutating func cut(_ invoke: ToolInvoke, of index: Int, _ text: @autoclosure () -> String) -> Bool {
-        guard !invoke.isCall, let name = invoke.name else { return false }
-        append(.toolCallStart(index: index, name: name))
-        append(.toolCallBroken(index: index, text: text()))
+    /// - Parameters:
+    ///   - isCut: True if it was cut off: it is then reported as soon as its name is known.
+    ///   - text: All of its markup.
+    ///   - unread: Text before the end that the invoke was not given.
+    /// - Returns: False if it is no call; nothing is reported then.
+    mutating func breakOff(
+        _ invoke: inout ToolInvoke, of index: Int, isCut: Bool, _ text: String, unread: String = ""
+    ) -> Bool {
+        if !invoke.isCall {
+            guard isCut, let name = invoke.name else { return false }
+            append(.toolCallStart(index: index, name: name))
+        }
+        let (arguments, rest) = invoke.breakOff()
+        append(arguments: arguments, of: index)
+        append(.toolCallBroken(index: index, text: text, rest: rest + unread))
         return true
     }
 }

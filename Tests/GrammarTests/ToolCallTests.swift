@@ -144,7 +144,7 @@ import Tokenization
             case .toolCallStart(_, let name): name
             case .toolCallArguments(_, let text): text
             case .toolCallEnd: nil
-            case .content(let text), .reasoning(let text), .toolCallBroken(_, let text): "lost: " + text
+            case .content(let text), .reasoning(let text), .toolCallBroken(_, let text, _): "lost: " + text
             }
         }
     }

@@ -246,4 +246,28 @@ import Tokenization
             if parsed.calls.isEmpty { #expect(parsed.content == text) }
         }
     }
+
+    @Test func `of random markup and words have each word once`() {
+        let parts = [
+            "<tool_call>", "</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>", "s", "arguments",
+            "\n",
+            "<", "</arg_key><arg_value>", "<tool_call>f<arg_key>b</arg_key><arg_value>", "{\"s\": ",
+        ]
+        var random = SplitMix(state: 13)
+        var brokenCount = 0
+        for _ in 0..<3000 {
+            var words: [String] = []
+            let text = (0..<Int.random(in: 1...14, using: &random)).map { place in
+                guard Bool.random(using: &random) else { return parts.randomElement(using: &random)! }
+                words.append("w\(place).")
+                return words[words.count - 1]
+            }.joined()
+            let parsed = Parsed([text], toolCalls: Self.markup)
+            brokenCount += parsed.broken.count
+            for view in parsed.views {
+                for word in words { #expect(view.ranges(of: word).count == 1, "\(word) of \(text)") }
+            }
+        }
+        #expect(brokenCount > 100, "\(brokenCount)")
+    }
 }

@@ -4,20 +4,6 @@ import TestSupport
 import Testing
 import Tokenization
 
-/// `‹x›` in these tests stands for a tag with DeepSeek's mark: `<｜DSML｜x>`. `‹function_calls›` is any model's block.
-private func marked(_ text: String, _ block: DSMLBlock = .functionCalls) -> String {
-    var result = ""
-    for character in text {
-        switch character {
-        case "‹": result += "<｜DSML｜"
-        case "›": result += ">"
-        default: result.append(character)
-        }
-    }
-    return result.replacing("<｜DSML｜/", with: "</｜DSML｜")
-        .replacing("｜DSML｜function_calls", with: "｜DSML｜\(block.rawValue)")
-}
-
 private func parse(_ text: String, thinking: Bool = false, tools: Bool = true, isCut: Bool = false) -> Parsed {
     Parsed([marked(text)], thinking: thinking, toolCalls: tools ? .deepSeek(.functionCalls) : nil, isCut: isCut)
 }
@@ -162,10 +148,6 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true, i
         #expect(parse(text).calls == calls)
     }
 
-    private static func param(_ name: String, _ isString: String, _ value: String) -> String {
-        "‹invoke name=\"f\"›‹parameter name=\"\(name)\" string=\"\(isString)\"›\(value)‹/parameter›‹/invoke›"
-    }
-
     @Test(arguments: [
         "‹invoke›{}‹/invoke›",
         "‹invoke name=\"\"›‹/invoke›",
@@ -300,6 +282,23 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true, i
         #expect(end.hasSuffix("after") == parsed.content.hasSuffix("after"))
     }
 
+    @Test func `of a call that breaks, a stream has what was not sent of it, and nothing twice`() {
+        let opening = "‹invoke name=\"f\"›hm‹parameter name=\"t\" string=\"true\"›"
+        for (text, arguments, rest) in [
+            (opening + "sky‹/parametr›‹/invoke›after", "{\"t\": \"sky‹/parametr›", "hmafter"),
+            (opening + "sky", "{\"t\": \"sky", "hm"), (opening + "sky‹/par", "{\"t\": \"sky‹/par", "hm"),
+            (
+                opening + "sky‹/parameter›‹parameter string=\"true\"›lost‹/parameter›and‹/invoke›", "{\"t\": \"sky\"",
+                "hmandlost"
+            ),
+            ("‹invoke name=\"f\"›‹parameter name=\"n\" string=\"false\"›12", "{\"n\": 12", ""),
+        ] {
+            let parsed = parse(text)
+            #expect(parsed.broken == ["f(" + marked(arguments)] && parsed.streamed == rest, "\(text): \(parsed)")
+            #expect(parsed.content == marked(text))
+        }
+    }
+
     @Test func `text that only resembles a tag is content`() {
         for text in ["‹invokes", "‹invokes a›", "‹foo›", "‹/invoke›", "a‹parameter name=\"x\"›b", "<｜DSML", "\n\n<"] {
             #expect(parse(text).content == marked(text))
@@ -308,9 +307,20 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true, i
         #expect(parse(long).content == marked(long))
     }
 
+    /// Tools whose parameters `a` and `b` occur in random outputs.
+    private static let types = ToolParameterTypes([
+        try! ChatTool(
+            function: JSONValue(
+                parsing:
+                    #"{"name": "f", "parameters": {"properties": {"a": {"type": "string"}, "b": {"type": "array"}}}}"#
+            ))
+    ])
+
     @Test(arguments: DSMLBlock.allCases)
     func `the division into pieces does not change the result`(block: DSMLBlock) {
         let parts = [
+            "‹parameter name=\"b\" string=\"true\"›", "‹parameter name=\"arguments\" string=\"false\"›",
+            "{\"a\": \"x\"}",
             "<", "</", "｜DSML｜", "‹function_calls›", "‹/function_calls›", "‹invoke name=\"f\"›", "‹/invoke›", "\n",
             "\n\n",
             "‹parameter name=\"a\" string=\"true\"›", "‹parameter name=\"b\" string=\"false\"›", "‹/parameter›",
@@ -328,23 +338,24 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true, i
             .joined()
             let thinking = Bool.random(using: &generator)
             let isCut = Bool.random(using: &generator)
-            let whole = Parsed([text], thinking: thinking, toolCalls: .deepSeek(block), isCut: isCut)
+            let markup = ToolCallMarkup.deepSeek(block, Self.types)
+            let whole = Parsed([text], thinking: thinking, toolCalls: markup, isCut: isCut)
             let pieces = cut(text, &generator)
-            #expect(
-                Parsed(pieces, thinking: thinking, toolCalls: .deepSeek(block), isCut: isCut) == whole, "\(text)")
+            #expect(Parsed(pieces, thinking: thinking, toolCalls: markup, isCut: isCut) == whole, "\(text)")
             callCount += whole.calls.count
             brokenCount += whole.broken.count
         }
         #expect(callCount > 500 && brokenCount > 10, "\(callCount), \(brokenCount)")
     }
 
-    /// Generates outputs of random markup and distinct numbers, each of which must occur in the result.
+    /// Generates outputs of random markup and distinct words, each of which must occur once in the result.
     @Test(arguments: DSMLBlock.allCases)
-    func `no word is lost, whatever the model writes`(block: DSMLBlock) {
+    func `no word is lost or given twice, whatever the model writes`(block: DSMLBlock) {
         let parts = [
             "‹function_calls›", "‹/function_calls›", "‹invoke name=\"f\"›", "‹/invoke›", "\n", "\n\n",
             "‹parameter name=\"a\" string=\"true\"›", "‹parameter name=\"b\" string=\"false\"›",
             "‹parameter string=\"true\"›", "‹/parameter›", "</think>", "<think>", "‹invoke›", "‹/", "‹/parametr›",
+            "‹parameter name=\"b\" string=\"true\"›", "‹parameter name=\"arguments\" string=\"false\"›", "{", "[",
         ].map { marked($0, block) }
         var generator = SplitMix(state: 7)
         for _ in 0..<4000 {
@@ -356,11 +367,11 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true, i
             }
             .joined()
             let parsed = Parsed(
-                [text], thinking: Bool.random(using: &generator), toolCalls: .deepSeek(block))
-            let all = parsed.reasoning + parsed.content + parsed.calls.joined() + parsed.broken.joined()
-            for word in words {
-                let escaped = word.replacing("\n", with: "\\n")
-                #expect(all.contains(word) || all.contains(escaped), "\(word) of \(text)")
+                [text], thinking: Bool.random(using: &generator), toolCalls: .deepSeek(block, Self.types),
+                isCut: Bool.random(using: &generator))
+            for view in parsed.views {
+                let view = view.replacing("\\n", with: "\n")
+                for word in words { #expect(view.ranges(of: word).count == 1, "\(word) of \(text)") }
             }
         }
     }

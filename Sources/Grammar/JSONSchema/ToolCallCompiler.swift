@@ -10,8 +10,8 @@ package struct ToolCallSource: Sendable, Hashable {
         package init(_ markup: ToolCallMarkup) {
             self =
                 switch markup {
-                case .deepSeek(.functionCalls): .deepSeekV32
-                case .deepSeek(.toolCalls): .deepSeekV4
+                case .deepSeek(.functionCalls, _): .deepSeekV32
+                case .deepSeek(.toolCalls, _): .deepSeekV4
                 case .glm: .glm
                 }
         }
@@ -242,7 +242,7 @@ extension SchemaCompiler {
         var (none, some) = (ExpressionGraph.start, graph.addNode())
         for (key, parts, isRequired) in properties {
             try calls.checkName(key)
-            let kinds = schema["properties"]?[key].flatMap(ToolParameterTypes.kinds)
+            let kinds = schema["properties"]?[key].flatMap { ToolParameterTypes.kinds($0, in: schema) }
             let parameter = try parameter(key, parts, kinds, calls)
             let (laterNone, laterSome) = (graph.addNode(), graph.addNode())
             graph.add(parameter, from: none, to: laterSome)

@@ -49,7 +49,7 @@ struct ChatOutput: Sendable {
             keptCall = keptCall ?? place
             return keptCall == place ? part : nil
         case .toolCallArguments(let place, _), .toolCallEnd(let place): return keptCall == place ? part : nil
-        case .toolCallBroken(let place, let text):
+        case .toolCallBroken(let place, let text, _):
             if let keptCall, keptCall != place { return finish?.reason.isCut == true ? nil : .content(text) }
             keptCall = nil
             return part
@@ -105,13 +105,13 @@ struct AnswerItems: Sendable {
             case .toolCallStart(_, let name): open(.call(name: name), &changes)
             case .toolCallArguments(_, let text): grow(by: text, &changes)
             case .toolCallEnd: close(isComplete: true, &changes)
-            case .toolCallBroken(_, let text):
+            case .toolCallBroken(_, let text, let rest):
                 // A call that was cut stays a call; one that is broken otherwise becomes text. What was sent of it cannot
-                // be taken back.
-                if output.finish?.reason.isCut == true { break }
+                // be taken back, and is not sent again.
                 close(isComplete: false, &changes)
-                if !isStreamed { items.removeLast() }
-                write(text, .text, &changes)
+                let isKept = isStreamed || output.finish?.reason.isCut == true
+                if !isKept { items.removeLast() }
+                write(isKept ? rest : text, .text, &changes)
             }
         }
         if let finish = output.finish { close(isComplete: !finish.reason.isCut, &changes) }

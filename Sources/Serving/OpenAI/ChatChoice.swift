@@ -50,11 +50,10 @@ struct ChatChoice: Sendable {
             case .toolCallStart(_, let name): calls.append(Call(name: name))
             case .toolCallArguments(_, let text): calls[calls.count - 1].arguments += text
             case .toolCallEnd: break
-            case .toolCallBroken(_, let text):
+            case .toolCallBroken(_, let text, let rest):
                 // A call that was cut stays a call; one that is broken otherwise becomes content.
-                if isCut { break }
-                calls.removeLast()
-                content += text
+                if !isCut { calls.removeLast() }
+                content += isCut ? rest : text
             }
         }
     }
@@ -112,8 +111,9 @@ struct ChatChoice: Sendable {
                     Self.delta(
                         .fields(["index": .integer(index), "function": .fields(["arguments": .string(text)])])))
             case .toolCallEnd: break
-            case .toolCallBroken(_, let text):
-                if !isCut { deltas.append(.fields(["content": .string(text)])) }
+            case .toolCallBroken(_, _, let rest):
+                // What was sent of the call is not sent again.
+                if !rest.isEmpty { deltas.append(.fields(["content": .string(rest)])) }
             }
         }
         if deltas.isEmpty, logProbs.count > hadScores { deltas.append(.fields([:])) }
