@@ -178,11 +178,14 @@ extension ChatFormat {
             case .assistant where message.toolCalls.isEmpty:
                 let isContinued = options.continuesFinalMessage && index == messages.count - 1
                 if isAfterUser || self != .deepSeekV31 { prompt.template(Mark.assistant) }
-                if isAfterUser, self == .deepSeekV31, isContinued, options.thinking {
-                    appendThinking(message, to: &prompt)
+                let goesOn = isContinued && isContinuedInReasoning(message, isAfterUser: isAfterUser, options)
+                if goesOn {
+                    let answer = ContinuedAnswer(message, cutsAtLast: self == .deepSeekR1)
+                    prompt.template(Mark.think + (self == .deepSeekR1 && !answer.hasOpening ? "\n" : ""))
+                    prompt.appendInReasoning(answer)
                 } else {
                     if isAfterUser, self == .deepSeekV31 { prompt.template(Mark.thinkEnd) }
-                    prompt.text(parts(of: message.content).answer)
+                    prompt.text(answer(in: message.content))
                 }
                 if !isContinued { prompt.template(Mark.end) }
                 isAfterUser = false
@@ -203,33 +206,24 @@ extension ChatFormat {
         }
     }
 
-    /// Appends the beginning of an answer that V3.1 continues while it thinks. The model goes on reasoning unless the
-    /// message has an end of its reasoning.
+    /// Returns whether the beginning of an answer that the model continues is rendered behind `<think>`: in V3.1 if the
+    /// model thinks, in R1 if the message has reasoning, because its template does not open any in an answer.
     ///
-    /// The template drops what stands before that end, and would have the model reason on behind it; it is kept here.
-    private func appendThinking(_ message: ChatMessage, to prompt: inout ChatPrompt) {
-        prompt.template(Mark.think)
-        var (reasoning, answer) = parts(of: message.content)
-        if let own = message.reasoning, !own.isEmpty { (reasoning, answer) = (own, message.content) }
-        if let reasoning {
-            prompt.text(reasoning)
-            prompt.template(Mark.thinkEnd)
+    /// The templates drop the reasoning; it is kept here, since V3.1 would reason on behind it, and R1 need it to go on.
+    private func isContinuedInReasoning(_ message: ChatMessage, isAfterUser: Bool, _ options: ChatOptions) -> Bool {
+        switch self {
+        case .deepSeekV31: return isAfterUser && options.thinking
+        case .deepSeekR1:
+            let answer = ContinuedAnswer(message, cutsAtLast: true)
+            return answer.hasOpening || answer.reasoning != nil
+        default: return false
         }
-        prompt.text(answer)
-        prompt.startsInReasoning = reasoning == nil
     }
 
-    /// Returns the reasoning and the answer in a content, for clients that send both as one: V3.1 cuts at the first mark,
-    /// R1 at the last. Earlier answers are rendered without their reasoning.
-    private func parts(of content: String) -> (reasoning: String?, answer: String) {
-        let bytes = Array(content.utf8)
-        let mark = Array(Mark.thinkEnd.utf8)
-        let places = bytes.indices.lazy.filter { bytes[$0...].starts(with: mark) }
-        let place = self == .deepSeekV3 ? nil : self == .deepSeekR1 ? places.last : places.first
-        guard let place else { return (nil, content) }
-        return (
-            String(decoding: bytes[..<place], as: UTF8.self),
-            String(decoding: bytes[(place + mark.count)...], as: UTF8.self)
-        )
+    /// Returns the answer in a content, without the reasoning that clients may send with it: V3.1 cuts at the first mark,
+    /// R1 at the last.
+    private func answer(in content: String) -> String {
+        guard self != .deepSeekV3 else { return content }
+        return ContinuedAnswer.parts(of: content, cutsAtLast: self == .deepSeekR1).answer
     }
 }

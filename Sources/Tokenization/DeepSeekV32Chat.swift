@@ -2,11 +2,12 @@ import JSON
 
 /// Renders DeepSeek-V3.2's conversations, with thinking and tools, as its `encoding_dsv32.py` does.
 ///
-/// Three differences are intended. Tool results are matched to calls by their ids, if they have ids. A conversation
+/// Four differences are intended. Tool results are matched to calls by their ids, if they have ids. A conversation
 /// with fewer results than calls is refused, since its prompt would lack the place where the model continues. System
 /// and developer messages are rendered at their place in the conversation, whereas the reference puts a system message
 /// after a user message behind the assistant's mark, where it looks like the assistant's own words, and drops developer
-/// messages in thinking mode.
+/// messages in thinking mode. An answer that the model continues while it thinks may have no reasoning: the model then
+/// goes on reasoning, as V3.1's template has it.
 enum DeepSeekV32Chat {
     static func render(_ messages: [ChatMessage], _ options: ChatOptions) throws(ChatError) -> ChatPrompt {
         var turns = inOrder(messages.enumerated().map { ChatTurn(index: $0.offset, message: $0.element) })
@@ -113,18 +114,20 @@ private struct Renderer {
 
     private mutating func appendAssistant(at place: Int) throws(ChatError) {
         let message = turns[place].message
+        let isContinued = options.continuesFinalMessage && place == turns.count - 1
+        if isContinued, prompt.startsInReasoning { return prompt.appendInReasoning(ContinuedAnswer(message)) }
         if options.thinking, place > lastUser {
             let reasoning = message.reasoning ?? ""
-            guard !reasoning.isEmpty || !message.toolCalls.isEmpty else {
+            guard isContinued || !reasoning.isEmpty || !message.toolCalls.isEmpty else {
                 throw turns[place].invalid(
                     "in thinking mode an assistant's message after the last user message needs reasoning or tool calls")
             }
             prompt.text(reasoning)
-            prompt.template(Mark.thinkEnd)
+            if !isContinued || !reasoning.isEmpty { prompt.template(Mark.thinkEnd) }
         }
         prompt.text(message.content)
         prompt.append(message.toolCalls, in: .functionCalls)
-        if !(options.continuesFinalMessage && place == turns.count - 1) { prompt.template(Mark.end) }
+        if !isContinued { prompt.template(Mark.end) }
     }
 
     /// Renders the tool messages that follow an assistant's calls, and the system messages behind them.

@@ -12,13 +12,11 @@ extension Tokenizer {
         let file = TokenizerFile(json: try ModelFile(directory, "tokenizer.json", sizeLimit: 256 << 20))
         var parts = try file.parts()
         let opening = file.json.openingToken
-        let hasConfiguration =
-            FileManager.default.fileExists(atPath: directory.appendingPathComponent("tokenizer_config.json").path)
+        let hasConfiguration = ModelFile.exists(directory, "tokenizer_config.json")
         if hasConfiguration {
             try parts.read(ModelFile(directory, "tokenizer_config.json", sizeLimit: 16 << 20))
         }
-        let template = directory.appendingPathComponent("chat_template.jinja").resolvingSymlinksInPath()
-        if parts.chatTemplate == nil { parts.chatTemplate = try? String(contentsOf: template, encoding: .utf8) }
+        if let template = try ModelFile.template(directory) { parts.chatTemplate = template }
         if let opening, let token = parts.vocabulary.id(ofLiteral: opening) {
             // If `tokenizer_config.json` names no token that begins a sentence, the post-processor's template does.
             parts.bosToken = parts.bosToken ?? token
@@ -41,8 +39,21 @@ private struct ModelFile {
 
     init(_ directory: URL, _ name: String, sizeLimit: Int) throws(TokenizerError) {
         self.name = name
+        let data = try Self.data(directory, name, sizeLimit: sizeLimit)
+        do {
+            root = try JSONValue(parsing: data)
+        } catch {
+            throw .invalid(file: name, place: "byte \(error.offset)", problem: error.problem)
+        }
+        guard root.object != nil else { throw invalid("the top", "an object is expected") }
+    }
+
+    static func exists(_ directory: URL, _ name: String) -> Bool {
+        FileManager.default.fileExists(atPath: directory.appendingPathComponent(name).path)
+    }
+
+    private static func data(_ directory: URL, _ name: String, sizeLimit: Int) throws(TokenizerError) -> Data {
         let url = directory.appendingPathComponent(name).resolvingSymlinksInPath()
-        let data: Data
         do {
             let attributes = try FileManager.default.attributesOfItem(atPath: url.path)
             guard attributes[.type] as? FileAttributeType == .typeRegular else {
@@ -51,18 +62,26 @@ private struct ModelFile {
             guard let size = attributes[.size] as? Int, size <= sizeLimit else {
                 throw TokenizerError.unreadable(file: url.path, reason: "it is larger than \(sizeLimit >> 20) MiB")
             }
-            data = try Data(contentsOf: url)
+            return try Data(contentsOf: url)
         } catch let error as TokenizerError {
             throw error
         } catch {
             throw .unreadable(file: url.path, reason: error.localizedDescription)
         }
-        do {
-            root = try JSONValue(parsing: data)
-        } catch {
-            throw .invalid(file: name, place: "byte \(error.offset)", problem: error.problem)
+    }
+
+    /// A chat template may have this many bytes.
+    static let maxTemplateBytes = 1 << 20
+
+    /// Returns the chat template that is a file of its own; `nil` if there is none. As in transformers, it takes the place
+    /// of the one in `tokenizer_config.json`.
+    static func template(_ directory: URL) throws(TokenizerError) -> String? {
+        let name = "chat_template.jinja"
+        guard exists(directory, name) else { return nil }
+        guard let text = String(data: try data(directory, name, sizeLimit: maxTemplateBytes), encoding: .utf8) else {
+            throw .invalid(file: name, place: "the file", problem: "text in UTF-8 is expected")
         }
-        guard root.object != nil else { throw invalid("the top", "an object is expected") }
+        return text
     }
 
     /// The control token that the post-processor's template puts before a text, if any.
@@ -89,8 +108,27 @@ extension Tokenizer.Parts {
         bosToken = try sentenceToken("bos_token", config)
         eosToken = try sentenceToken("eos_token", config)
         padToken = try sentenceToken("pad_token", config)
-        chatTemplate = config.root["chat_template"]?.string
+        chatTemplate = try template(config)
         addsBeginning = config.root["add_bos_token"]?.bool ?? false
+    }
+
+    /// Returns the chat template: a text, or the template `default` of a list of templates with names, as transformers
+    /// chooses. A list without it says as much about the model by its first template.
+    private func template(_ config: ModelFile) throws(TokenizerError) -> String? {
+        let key = "chat_template"
+        guard let value = config.root[key], !value.isNull else { return nil }
+        var templates: [(name: String, text: String)] = []
+        for entry in value.array ?? [.object([JSONMember("name", .string("default")), JSONMember("template", value)])] {
+            guard let name = entry["name"]?.string, let text = entry["template"]?.string else {
+                throw config.invalid(key, "a text, or a list of objects with `name` and `template`, is expected")
+            }
+            guard text.utf8.count <= ModelFile.maxTemplateBytes else {
+                throw config.invalid(
+                    key, "the template '\(name.prefix(100))' is larger than \(ModelFile.maxTemplateBytes >> 20) MiB")
+            }
+            templates.append((name, text))
+        }
+        return (templates.first { $0.name == "default" } ?? templates.first)?.text
     }
 
     /// Reads a token given by its text, or by an object with its text as `content`.

@@ -1,3 +1,4 @@
+import Foundation
 import JSON
 import Testing
 import Tokenization
@@ -120,6 +121,22 @@ import Tokenization
         #expect(try format(marks) == .deepSeekV3)
         #expect(try format(marks + think) == .deepSeekV31)
         #expect(try format(marks + think, template: "{{'<｜Assistant｜><think>\\n'}}") == .deepSeekR1)
+        // A template in a file of its own comes first, and `default` in a list of templates.
+        var tiny = TinyTokenizer()
+        let added = (marks + think).enumerated().map { TinyTokenizer.added($0.element, 400 + $0.offset, special: true) }
+        tiny.set("added_tokens", to: .array(added))
+        let r1 = #""{{'<｜Assistant｜><think>'}}""#
+        for (config, file, expected) in [
+            (r1, "{{ messages }}", ChatFormat.deepSeekV31), (#""{{ messages }}""#, "<｜Assistant｜><think>", .deepSeekR1),
+            (#"[{"name": "tool_use", "template": "x"}, {"name": "default", "template": \#(r1)}]"#, nil, .deepSeekR1),
+            (#"[{"name": "default", "template": "x"}, {"name": "tool_use", "template": \#(r1)}]"#, nil, .deepSeekV31),
+            (#"[{"name": "tool_use", "template": \#(r1)}]"#, nil, .deepSeekR1), ("[]", nil, .deepSeekV31),
+            ("null", nil, .deepSeekV31), ("null", "<｜Assistant｜><think>", .deepSeekR1),
+        ] {
+            tiny.config = try JSONValue(parsing: #"{"chat_template": \#(config)}"#)
+            tiny.template = file.map { Data($0.utf8) }
+            #expect(try ChatFormat.detect(tiny.load()) == expected, "\(config)")
+        }
         #expect(throws: ChatError.self) { try format(think) }
         #expect(try format(marks + think + ["｜DSML｜", "<｜latest_reminder｜>"]) == .deepSeekV4)
         #expect(throws: ChatError.self) { try format(marks + think + ["<｜latest_reminder｜>"]) }
@@ -278,6 +295,51 @@ import Tokenization
         // The template marks only answers to users.
         let bare = try ChatFormat.deepSeekV31.render([ChatMessage(.assistant, "B")], options)
         #expect(bare.text == Self.begin + "B" && !bare.startsInReasoning)
+    }
+
+    @Test func `V3_2 continues a final message in its reasoning if it thinks and the reasoning has no end`() throws {
+        let options = ChatOptions(thinking: true, continuesFinalMessage: true)
+        let call = ChatMessage(.assistant, "", reasoning: "R", toolCalls: [ChatToolCall(name: "f", arguments: "")])
+        for (message, ending, isOpen) in [
+            (ChatMessage(.assistant, "B", reasoning: "R"), "<think>R</think>B", false),
+            (ChatMessage(.assistant, "", reasoning: "R"), "<think>R</think>", false),
+            (ChatMessage(.assistant, "B"), "<think>B", true), (ChatMessage(.assistant, ""), "<think>", true),
+            (ChatMessage(.assistant, "<think>B"), "<think>B", true),
+            (ChatMessage(.assistant, "\n<think>R</think>B"), "<think>R</think>B", false),
+            (ChatMessage(.assistant, "B", reasoning: "<think>R"), "<think>R</think>B", false),
+        ] {
+            for earlier in [[ChatMessage(.user, "A")], [ChatMessage(.user, "A"), call, ChatMessage(.tool, "1")]] {
+                let prompt = try ChatFormat.deepSeekV32.render(earlier + [message], options)
+                #expect(prompt.text.hasSuffix(ending) && !prompt.text.hasSuffix("<think>" + ending), "\(prompt.text)")
+                #expect(prompt.startsInReasoning == isOpen, "\(ending)")
+            }
+        }
+        // Without a message to answer there is no mark.
+        let bare = try ChatFormat.deepSeekV32.render([ChatMessage(.assistant, "B")], options)
+        #expect(bare.text == Self.begin + "B" && !bare.startsInReasoning)
+    }
+
+    @Test func `R1 continues a final message, in its reasoning if the message has any`() throws {
+        let before = Self.begin + "<｜User｜>A<｜Assistant｜>"
+        for (message, ending, isOpen) in [
+            (ChatMessage(.assistant, "B"), "B", false), (ChatMessage(.assistant, ""), "", false),
+            (ChatMessage(.assistant, "B", reasoning: "R\n"), "<think>\nR\n</think>B", false),
+            (ChatMessage(.assistant, "", reasoning: "R"), "<think>\nR</think>", false),
+            (ChatMessage(.assistant, "R</think>B"), "<think>\nR</think>B", false),
+            (ChatMessage(.assistant, "<think>\nR</think>B"), "<think>\nR</think>B", false),
+            (ChatMessage(.assistant, "<think>\nR"), "<think>\nR", true),
+            (ChatMessage(.assistant, "<think>"), "<think>", true),
+        ] {
+            let prompt = try ChatFormat.deepSeekR1.render(
+                [ChatMessage(.user, "A"), message], ChatOptions(continuesFinalMessage: true))
+            #expect(prompt.text == before + ending)
+            #expect(prompt.startsInReasoning == isOpen, "\(ending)")
+        }
+        // The marks that a client sends are the model's, and only those.
+        let mark = try ChatFormat.deepSeekR1.render(
+            [ChatMessage(.user, "A"), ChatMessage(.assistant, "<think>R<think>")],
+            ChatOptions(continuesFinalMessage: true))
+        #expect(mark.segments.suffix(2) == [.template("<｜Assistant｜><think>"), .text("R<think>")])
     }
 
     @Test func `conversations that cannot be rendered are refused with the index of the message`() {

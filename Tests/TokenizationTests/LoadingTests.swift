@@ -117,6 +117,22 @@ import Tokenization
         #expect(message.contains("tokenizer_config.json") && message.contains("<nothing>"))
     }
 
+    @Test func `chat templates that are too large or no text are refused`() throws {
+        let large = String(repeating: "x", count: 1 << 20) + "y"
+        #expect(refusal { $0.template = Data(large.utf8) }.contains("chat_template.jinja: it is larger than 1 MiB"))
+        #expect(refusal { $0.template = Data([0x61, 0xFF]) }.contains("text in UTF-8 is expected"))
+        for (template, words) in [
+            (JSONValue.string(large), "'default' is larger than 1 MiB"), (.bool(true), "`name` and `template`"),
+            (.array([.string("x")]), "`name` and `template`"),
+        ] {
+            let message = refusal { $0.config = .object([JSONMember("chat_template", template)]) }
+            #expect(message.contains("tokenizer_config.json") && message.contains(words), "\(message)")
+        }
+        var tiny = TinyTokenizer()
+        tiny.template = Data(repeating: 0x78, count: 1 << 20)
+        _ = try tiny.load()
+    }
+
     @Test func `sentence tokens may be objects or absent`() throws {
         var tiny = TinyTokenizer()
         tiny.config = try JSONValue(parsing: #"{"eos_token": {"content": "<end>"}, "bos_token": null}"#)

@@ -6,6 +6,8 @@ import Tokenization
 struct TinyTokenizer {
     var tokenizer: JSONValue
     var config: JSONValue?
+    /// The content of `chat_template.jinja`; `nil` for no file.
+    var template: Data?
 
     init() {
         var vocabulary = (0..<256).map { byte in
@@ -76,6 +78,7 @@ struct TinyTokenizer {
         if let config {
             try Data(config.pythonText.utf8).write(to: directory.appendingPathComponent("tokenizer_config.json"))
         }
+        if let template { try template.write(to: directory.appendingPathComponent("chat_template.jinja")) }
         return try Tokenizer(directory: directory)
     }
 }
