@@ -76,6 +76,25 @@ import Tokenization
         #expect(server.engine.received[0].prompt == expected)
     }
 
+    @Test(arguments: [
+        ("user", #"["a",{"type":"input_text","text":"b"},{"type":"output_text","text":"c"}]"#, "abc"),
+        ("assistant", #"[{"type":"text","text":"a"},{"type":"refusal","refusal":"no"}]"#, "ano"), ("user", "[]", ""),
+    ])
+    func `parts may be texts and what other interfaces call texts, in both routes`(
+        role: String, parts: String, text: String
+    ) async throws {
+        let server = ToyServer("x")
+        func list(_ content: String) -> String {
+            #"[{"role":"user","content":"q"},{"role":"\#(role)","content":\#(content)},{"role":"user","content":"q"}]"#
+        }
+        for content in [parts, "\"\(text)\""] {
+            let chat = try await server.post(Self.path, #"{"model":"toy","messages":\#(list(content))}"#)
+            let responses = try await server.post("/v1/responses", #"{"model":"toy","input":\#(list(content))}"#)
+            #expect(chat.status == 200 && responses.status == 200, "\(chat.text) \(responses.text)")
+        }
+        #expect(Set(server.engine.received.map(\.prompt)).count == 1 && server.engine.received.count == 4)
+    }
+
     @Test(arguments: ["thinking", "enable_thinking"])
     func `reasoning is separated from the answer`(_ name: String) async throws {
         let server = ToyServer { _ in ToyTokenizer.tokens("hm, ") + [5] + ToyTokenizer.tokens("yes") }
@@ -335,10 +354,15 @@ import Tokenization
         (#"{"model":"toy","messages":[{"role":"robot","content":"hi"}]}"#, "messages[0].role"),
         (#"{"model":"toy","messages":[{"role":"user"}]}"#, "messages[0].content"),
         (#"{"model":"toy","messages":[{"role":"user","content":5}]}"#, "messages[0].content"),
-        (#"{"model":"toy","messages":[{"role":"user","content":["a"]}]}"#, "messages[0].content[0]"),
+        (#"{"model":"toy","messages":[{"role":"user","content":[5]}]}"#, "messages[0].content[0]"),
         (
             #"{"model":"toy","messages":[{"role":"user","content":[{"type":"image_url"}]}]}"#,
             "messages[0].content[0].type"
+        ),
+        (#"{"model":"toy","messages":[{"role":"user","content":[{"text":"a"}]}]}"#, "messages[0].content[0].type"),
+        (
+            #"{"model":"toy","messages":[{"role":"user","content":["a",{"type":"text","refusal":"b"}]}]}"#,
+            "messages[0].content[1].text"
         ),
         (
             #"{"model":"toy","messages":[{"role":"user","content":"a"},{"role":"tool","content":"b"}]}"#,
@@ -416,9 +440,17 @@ import Tokenization
         ),
         (#""structured_outputs":{"jsn":{}}"#, "use one of json, regex, choice, grammar, json_object"),
         (#""tools":[\#(tool("a")),\#(tool("a"))]"#, "two tools have the name 'a'"),
+        (
+            #""messages":[{"role":"user","content":[{"type":"image_url"}]}]"#,
+            "this model reads text only; leave images out"
+        ),
+        (#""messages":[{"role":"user","content":[{"type":"input_audio"}]}]"#, "leave audio out"),
+        (#""messages":[{"role":"user","content":[{"type":"poem"}]}]"#, "use text, input_text, output_text or refusal"),
+        (#""messages":[{"role":"user","content":[{"type":"poem"}]}]"#, "poem"),
     ])
     func `a refusal names what is missing or wrong`(_ more: String, _ words: String) async throws {
-        let reply = try await ToyServer("x").post(Self.path, Self.body(more))
+        let body = more.contains("messages") ? #"{"model":"toy",\#(more)}"# : Self.body(more)
+        let reply = try await ToyServer("x").post(Self.path, body)
         #expect(reply.status == 400 && reply.message.contains(words), "\(reply.text)")
     }
 

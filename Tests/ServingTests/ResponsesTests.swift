@@ -150,6 +150,7 @@ import Tokenization
     @Test(arguments: [
         (#"[{"type":"item_reference","id":"x"}]"#, "input[0].type"),
         (#"[{"role":"user","content":[{"type":"input_image"}]}]"#, "input[0].content[0].type"),
+        (#"[{"role":"user","content":["a",{"type":"poem"}]}]"#, "input[0].content[1].type"),
         (#"[{"role":"tool","content":"x"}]"#, "input[0].role"), ("[]", "input"), ("null", "input"),
         (#"[{"type":"function_call","call_id":"c"}]"#, "input[0].name"),
     ])

@@ -42,7 +42,8 @@ enum ChatMessageFields {
             throw .invalid(fields.path(of: "tool_calls"), "only an assistant's message has tool_calls")
         }
         // Assistants that only reason or call have no content, nor have tools that return nothing.
-        guard let content = try content(fields) ?? (role == .assistant || role == .tool ? "" : nil) else {
+        guard let content = try ContentParts.text(fields, "content") ?? (role == .assistant || role == .tool ? "" : nil)
+        else {
             let path = fields.path(of: "content")
             throw .invalid(path, "\(path) is missing; give a text or a list of text parts")
         }
@@ -60,29 +61,6 @@ enum ChatMessageFields {
             throw .invalid(path, "\(path) must be one of \(known.joined(separator: ", ")), not '\(name.prefix(32))'")
         }
         return task
-    }
-
-    /// Returns the content of a message: a text, or parts of type `text`, which are joined without separators.
-    private static func content(_ fields: RequestFields) throws(RequestError) -> String? {
-        guard let value = fields.value("content") else { return nil }
-        if let text = value.string { return text }
-        let path = fields.path(of: "content")
-        guard let parts = value.array else {
-            throw .invalid(path, "\(path) must be a text or a list of text parts, not \(value.kindName)")
-        }
-        var text = ""
-        for (index, part) in parts.enumerated() {
-            let part = try RequestFields(part, path: "\(path)[\(index)]")
-            guard try part.string("type") == "text" else {
-                throw .invalid(
-                    part.path(of: "type"), "\(part.path(of: "type")) must be \"text\": this model reads text only")
-            }
-            guard let piece = try part.string("text") else {
-                throw .invalid(part.path(of: "text"), "\(part.path(of: "text")) is missing")
-            }
-            text += piece
-        }
-        return text
     }
 
     private static func toolCalls(_ fields: RequestFields) throws(RequestError) -> [ChatToolCall] {

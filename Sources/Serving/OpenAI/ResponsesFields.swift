@@ -181,7 +181,7 @@ struct ResponsesInput {
                 return true
             }
         case "function_call_output":
-            let output = try Self.text(item, "output") ?? ""
+            let output = try ContentParts.text(item, "output") ?? ""
             messages.append(
                 Conversation.Message(
                     ChatMessage(.tool, output, toolCallID: try item.requiredString("call_id")), at: path))
@@ -201,7 +201,7 @@ struct ResponsesInput {
             let path = item.path(of: "role")
             throw .invalid(path, "\(path) must be user, assistant, system or developer")
         }
-        guard let text = try Self.text(item, "content") else {
+        guard let text = try ContentParts.text(item, "content") else {
             throw .invalid(item.path(of: "content"), "\(item.path(of: "content")) is missing")
         }
         guard role == .assistant else {
@@ -224,28 +224,5 @@ struct ResponsesInput {
         messages.append(Conversation.Message(ChatMessage(.assistant, ""), at: path))
         isInTurn = true
         _ = change(&messages[messages.count - 1].message)
-    }
-
-    /// Returns a member that is a text or a list of parts with texts, which are joined; `nil` if it is absent.
-    private static func text(_ item: RequestFields, _ name: String) throws(RequestError) -> String? {
-        guard let value = item.value(name) else { return nil }
-        if let text = value.string { return text }
-        let path = item.path(of: name)
-        guard let parts = value.array else {
-            throw .invalid(path, "\(path) must be a text or a list of text parts, not \(value.kindName)")
-        }
-        var text = ""
-        for (index, part) in parts.enumerated() {
-            let part = try RequestFields(part, path: "\(path)[\(index)]")
-            switch try part.string("type") {
-            case "input_text", "output_text", "text": text += try part.requiredString("text")
-            case "refusal": text += try part.requiredString("refusal")
-            default:
-                throw .invalid(
-                    part.path(of: "type"), "\(part.path(of: "type")) must be a text: this model reads text only",
-                    code: "unsupported_content")
-            }
-        }
-        return text
     }
 }
