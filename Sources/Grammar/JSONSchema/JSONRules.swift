@@ -4,7 +4,7 @@ import Tokenization
 /// Holds the rules of JSON itself.
 ///
 /// Between the parts of objects and arrays the rules allow nothing, one space, or a line break with blanks: all common
-/// styles, but no endless runs of blanks.
+/// styles, but no endless runs of blanks. Nor have numbers endless digits.
 struct JSONRules: Sendable {
     let blanks: Expression
     /// Derives one character inside a string, in any spelling.
@@ -26,12 +26,11 @@ struct JSONRules: Sendable {
         string = .rule(
             try rules.add(.sequence([quote, .repeated(character, minimum: 0, maximum: nil), quote])))
         let digit = Expression.byteRange(0x30...0x39)
-        let digits = Expression.repeated(digit, minimum: 1, maximum: nil)
+        let digits = Expression.repeated(digit, minimum: 1, maximum: NumberAutomata.maxFractionDigits)
+        let more = Expression.repeated(digit, minimum: 0, maximum: NumberAutomata.maxWholeDigits - 1)
         let whole = Expression.sequence([
             .repeated(.bytes([0x2D]), minimum: 0, maximum: 1),
-            .choice([
-                .bytes([0x30]), .sequence([.byteRange(0x31...0x39), .repeated(digit, minimum: 0, maximum: nil)]),
-            ]),
+            .choice([.bytes([0x30]), .sequence([.byteRange(0x31...0x39), more])]),
         ])
         integer = .rule(try rules.add(whole))
         // With two digits, or below 300, any such number fits a double.

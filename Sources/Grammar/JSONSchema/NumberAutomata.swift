@@ -1,5 +1,14 @@
 /// Builds automata over the decimal digits of numbers within bounds, without exponents.
+///
+/// The digits are limited, because a model that repeats itself would write them without end.
 enum NumberAutomata {
+    /// A number may have this many digits before the point, unless its bounds have as many.
+    static let maxWholeDigits = 100
+    /// A number may have this many digits after the point, unless its bounds have as many.
+    static let maxFractionDigits = 30
+    /// The digits before the point are limited beside `multipleOf` if this many states suffice.
+    private static let maxDigitStates = 10_000
+
     struct Bound: Sendable {
         var value: DecimalNumber
         var isExclusive: Bool
@@ -29,8 +38,11 @@ enum NumberAutomata {
     private static func magnitudes(
         lower: Bound?, upper: Bound?, _ integersOnly: Bool, _ multiples: [DecimalNumber]
     ) throws(GrammarError) -> CharacterAutomaton {
-        let whole = Pattern.choice([digit(0...0), .sequence([digit(1...9), anyDigits])])
-        let fraction = Pattern.sequence([point, digit(0...9), anyDigits])
+        let limits = digitLimits([lower, upper].compactMap { $0?.value }, multiples)
+        let whole = Pattern.choice([
+            digit(0...0), .sequence([digit(1...9), digits(upTo: limits.whole.map { $0 - 1 })]),
+        ])
+        let fraction = Pattern.sequence([point, digit(0...9), digits(upTo: limits.fraction - 1)])
         let form = integersOnly ? whole : .sequence([whole, optional(fraction)])
         var automaton = try CharacterAutomaton(form, search: false)
         if let upper {
@@ -46,6 +58,23 @@ enum NumberAutomata {
         return automaton
     }
 
+    /// Returns the numbers of digits before and after the point.
+    ///
+    /// Beside `multipleOf` the automaton has a state for each remainder and number of digits. If these are too many, the
+    /// digits before the point are not limited (`nil`); a few more always make a multiple.
+    private static func digitLimits(
+        _ bounds: [DecimalNumber], _ multiples: [DecimalNumber]
+    ) -> (whole: Int?, fraction: Int) {
+        let (longest, finest) = (
+            bounds.map(\.integer.count).max() ?? 0, (bounds + multiples).map(\.fraction.count).max() ?? 0
+        )
+        let fraction = max(maxFractionDigits, finest + 1)
+        let moduli = multiples.map { $0.scaled(by: $0.fraction.count) ?? maxModulus }
+        let states = moduli.reduce(1) { min($0, maxModulus) * min($1, maxModulus) }
+        let whole = min(max(maxWholeDigits, longest + 5), maxDigitStates / states)
+        return (whole < max(20, longest + 5) ? nil : whole, fraction)
+    }
+
     // MARK: - Comparison
 
     private static func digit(_ range: ClosedRange<UInt8>) -> Pattern {
@@ -53,8 +82,12 @@ enum NumberAutomata {
     }
 
     private static let point = Pattern.set(ScalarSet("."))
-    private static let anyDigits = Pattern.repeated(.set(.digits), minimum: 0, maximum: nil)
+    private static let anyDigits = digits(upTo: nil)
     private static let zeros = Pattern.repeated(digit(0...0), minimum: 0, maximum: nil)
+
+    private static func digits(upTo count: Int?) -> Pattern {
+        .repeated(.set(.digits), minimum: 0, maximum: count)
+    }
 
     private static func optional(_ pattern: Pattern) -> Pattern { .repeated(pattern, minimum: 0, maximum: 1) }
 
@@ -142,6 +175,6 @@ enum NumberAutomata {
                         edges: edges(remainder, behind), accepts: remainder * power(missing) % modulus == 0))
             }
         }
-        return CharacterAutomaton(states: states)
+        return CharacterAutomaton(states: states).trimmed
     }
 }
