@@ -180,6 +180,39 @@ import Testing
         #expect(engine.status().queued == 0 && engine.status().running == 0)
     }
 
+    @Test func `a stop token ends an answer only where it is complete, and is not in it elsewhere`() async throws {
+        let golden = try Golden(Golden.draftingCases[0])
+        let model = try golden.directory.load()
+        let vocabulary = Self.vocabulary(model.vocabularySize)
+        let cache = GrammarCache(vocabulary)
+        let engine = Engine(model, Self.configuration(drafts: 0), grammars: cache)
+        defer { engine.stop() }
+        func tokens(of text: String) -> [Int32] {
+            (0..<Int32(vocabulary.size)).filter { vocabulary.bytes(of: $0) == Array(text.utf8) }
+        }
+        func request(_ source: GrammarSource, _ stop: [Int32], bias: [Int32: Float] = [:]) -> GenerationRequest {
+            var request = Self.requests(golden)[0]
+            (request.grammar, request.sampling.stopTokens) = (source, Set(stop + [Self.endOfText]))
+            request.sampling.logitBias = bias
+            return request
+        }
+        // It is text, and the model wants it: it comes where the text before it is complete.
+        let wanted = try #require(tokens(of: "b").first)
+        let bias = [wanted: Float(100)]
+        let answers = try await Self.answers(
+            engine,
+            [
+                request(.pattern("a{3}b*"), [wanted], bias: bias), request(.pattern("(a|b){4}"), [wanted], bias: bias),
+                request(.pattern("b"), tokens(of: "b")),
+            ])
+        #expect(answers[0].finish == .stop(token: wanted) && answers[0].tokens.last?.token == wanted)
+        for answer in answers.prefix(2) {
+            #expect(answer.failure == nil && answer.tokens.dropLast().allSatisfy { $0.token != wanted })
+        }
+        #expect(answers[1].finish == .stop(token: wanted))
+        #expect(answers[2].failure?.contains("only tokens of stop_token_ids") == true, "\(answers[2])")
+    }
+
     @Test func `a grammar that becomes too ambiguous fails its own request only`() async throws {
         let golden = try Golden(Golden.draftingCases[0])
         let model = try golden.directory.load()

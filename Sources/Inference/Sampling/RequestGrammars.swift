@@ -62,11 +62,18 @@ final class RequestGrammars: Sendable {
                 }
                 state = next
             }
-            var choices = Choices(allowed: try state.mask(), mustEnd: state.isFinal)
-            // A stop token that is also text must not occur inside a text.
+            let mask = try state.mask()
+            var choices = Choices(allowed: mask, mustEnd: state.isFinal)
+            // A stop token that is also text must not occur inside a text, which would end there, incomplete.
             let mayEnd = state.mayEnd
             for token in sample.parameters.stopTokens {
                 if mayEnd { choices.allowed.insert(token) } else { choices.allowed.remove(token) }
+            }
+            guard !choices.allowed.isEmpty || mask.isEmpty else {
+                throw GrammarError(
+                    .invalid,
+                    "only tokens of stop_token_ids could follow, before the answer is complete; leave out those "
+                        + "that are text")
             }
             return choices
         } catch {
