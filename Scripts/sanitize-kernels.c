@@ -248,7 +248,8 @@ static braid_lane lane(paging map, int64_t columns) {
     braid_lane lane = {.dtype = (braid_dtype)from_to(0, 2), .width = columns};
     lane.group = flag() ? 16 * from_to(1, 10) : columns + from_to(0, 3);
     if (lane.group == 0) lane.group = 16;
-    int64_t bytes = braid_entry_bytes(lane.dtype, columns, lane.group);
+    lane.scale_type = (braid_scale_type)flag();
+    int64_t bytes = braid_entry_bytes(lane.dtype, columns, lane.group, lane.scale_type);
     if (lane.dtype != BRAID_FP8) {
         lane.data = stored(map.entries * columns, lane.dtype);
         return lane;
@@ -256,11 +257,13 @@ static braid_lane lane(paging map, int64_t columns) {
     char *data = block(map.entries * bytes);
     for (int64_t entry = 0; entry < map.entries; entry++) {
         char *values = data + entry * bytes;
-        memset(values, 0, (size_t)braid_scales_offset(columns));
+        memset(values, 0, (size_t)bytes);
         for (int64_t i = 0; i < columns; i++) values[i] = (char)from_to(0, 0x7E);
-        for (int64_t i = braid_scales_offset(columns); i < bytes; i += 4) {
+        char *scales = values + braid_scales_offset(columns);
+        for (int64_t i = 0; i * lane.group < columns; i++) {
             float scale = number() / 100;
-            memcpy(values + i, &scale, 4);
+            if (lane.scale_type == BRAID_SCALE_E8M0) scales[i] = (char)(from_to(0, 15) ? from_to(110, 127) : from_to(0, 255));
+            else memcpy(scales + 4 * i, &scale, 4);
         }
     }
     lane.data = data;
@@ -832,12 +835,13 @@ static void try_combine_experts(const braid_kernels *reference, const braid_kern
 static void try_store_rows(const braid_kernels *reference, const braid_kernels *fast) {
     braid_store_rows p = {.m = from_to(0, 7), .n = width(), .dtype = (braid_dtype)from_to(0, 2)};
     p.group = flag() ? 128 : from_to(1, 140);
+    p.scale_type = (braid_scale_type)flag();
     p.x_stride = p.n + from_to(0, 20);
     p.x = floats(extent(p.m, p.x_stride, p.n), wild);
     int32_t *slots = shuffled(p.m, 12);
     for (int64_t r = 0; r < p.m; r++) slots[r] = from_to(0, 3) ? slots[r] : -1;
     p.slots = slots;
-    int out = output(12 * braid_entry_bytes(p.dtype, p.n, p.group), p.dtype == BRAID_F32, NULL);
+    int out = output(12 * braid_entry_bytes(p.dtype, p.n, p.group, p.scale_type), p.dtype == BRAID_F32, NULL);
     BOTH(store_rows, p.lane = of(out));
 }
 

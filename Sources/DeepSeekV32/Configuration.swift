@@ -84,12 +84,15 @@ package struct DeepSeekConfiguration: Sendable, Equatable {
         return part
     }
 
+    /// How an FP8 cache keeps latents.
+    static let latentRounding = KeySet.FP8Rounding.grouped(128, .f32)
+
     /// Returns the cache format: one key set in each layer (`KeyLanes`).
     ///
     /// - Parameter drafts: true to include a key set for the next-token block, after those of the layers.
     package func cacheFormat(_ type: CacheType, pageSize: Int, drafts: Bool = false) -> CacheFormat {
         let lanes = [
-            KeySet.Lane(as: type, width: latentWidth, fp8: .grouped(128)),
+            KeySet.Lane(as: type, width: latentWidth, fp8: Self.latentRounding),
             KeySet.Lane(as: type, width: ropeWidth, fp8: .keepsBF16),
         ]
         // An FP8 cache rotates index keys (`Indexer`), so the elements of an entry have similar magnitudes and share a

@@ -98,7 +98,10 @@ extension DeepSeekConfiguration: ModelConfiguration {
                 .init(
                     "key and value up", name("kv_b_proj.weight"), inputs: latentWidth,
                     outputs: heads * (nopeWidth + valueWidth), split: .heads)),
-            .attend(.init(heads: heads, latentWidth: latentWidth, ropeWidth: ropeWidth, topK: indexer?.topK)),
+            .attend(
+                .init(
+                    heads: heads, latentWidth: latentWidth, ropeWidth: ropeWidth, latentRounding: Self.latentRounding,
+                    topK: indexer?.topK)),
             .product(
                 .init(
                     "output", name("o_proj.weight"), inputs: heads * valueWidth, outputs: hiddenSize, split: .heads)),

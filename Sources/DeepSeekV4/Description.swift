@@ -98,7 +98,8 @@ extension DeepSeekV4Configuration: ModelConfiguration {
 
     private func attention(_ kind: LayerKind) -> LayerDescription.Attention {
         .init(
-            heads: heads, latentWidth: headWidth - ropeWidth, ropeWidth: ropeWidth, valuesIncludeRotary: true,
+            heads: heads, latentWidth: headWidth - ropeWidth, ropeWidth: ropeWidth, latentRounding: Self.latentRounding,
+            valuesIncludeRotary: true,
             topK: kind == .compressedSparse ? indexer.topK : nil, window: window, tokensPerEntry: kind.tokensPerEntry)
     }
 

@@ -50,6 +50,10 @@ package enum KeySets {
 }
 
 extension DeepSeekV4Configuration {
+    /// How an FP8 cache keeps the part of a key that is not rotated: as the model is served elsewhere, where a key of
+    /// 448 + 64 elements has 584 bytes.
+    static let latentRounding = KeySet.FP8Rounding.grouped(64, .e8m0)
+
     /// Returns the cache format: the key sets of each layer (`KeySets`).
     ///
     /// - Parameter drafts: true to include the key sets of the next-token block, after those of the layers.
@@ -60,7 +64,7 @@ extension DeepSeekV4Configuration {
 
     private func keySets(_ kind: LayerKind, _ type: CacheType) -> [KeySet] {
         var lanes = [
-            KeySet.Lane(as: type, width: headWidth - ropeWidth, fp8: .grouped(64)),
+            KeySet.Lane(as: type, width: headWidth - ropeWidth, fp8: Self.latentRounding),
             KeySet.Lane(as: type, width: ropeWidth, fp8: .keepsBF16),
         ]
         let keys = KeySet("window", lanes, lifetime: .window(tokens: window))

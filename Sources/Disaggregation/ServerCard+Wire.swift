@@ -126,7 +126,9 @@ private struct SentKeySet: WireCodable {
 
     init(_ set: KeySet) {
         name = set.name
-        lanes = set.lanes.map { SentLane(type: "\($0.dtype)", width: $0.width, group: $0.group) }
+        lanes = set.lanes.map {
+            SentLane(type: "\($0.dtype)", width: $0.width, group: $0.group, scales: "\($0.scaleType)")
+        }
         tokensPerEntry = set.tokensPerEntry
         window = set.window ?? 0
         readEvery = set.readEvery
@@ -166,6 +168,7 @@ private struct SentLane: WireCodable {
     var type = ""
     var width = 1
     var group = 1
+    var scales = ""
 
     static var empty: SentLane { SentLane() }
 
@@ -173,6 +176,7 @@ private struct SentLane: WireCodable {
         try wire.pass(&type)
         try wire.pass(&width)
         try wire.pass(&group)
+        try wire.pass(&scales)
     }
 
     private static let types: [DType] = [.f32, .bf16, .fp8]
@@ -182,6 +186,9 @@ private struct SentLane: WireCodable {
         guard let dtype = Self.types.first(where: { "\($0)" == type }), (1...Self.maxWidth).contains(width),
             (1...Self.maxWidth).contains(group)
         else { throw Wire.Failure(description: "a lane of \(width) elements in groups of \(group)") }
-        return KeySet.Lane(dtype, width: width, group: group)
+        guard let scaleType = ScaleType.allCases.first(where: { "\($0)" == scales }),
+            scaleType == .f32 || dtype == .fp8
+        else { throw Wire.Failure(description: "a \(dtype) lane with scales of another type") }
+        return KeySet.Lane(dtype, width: width, group: group, scaleType: scaleType)
     }
 }

@@ -7,7 +7,7 @@ import Tensors
 /// A server card describes a server to the one that it exchanges keys with, before any request does.
 package struct ServerCard: Sendable, Equatable {
     /// The version of messages and frames.
-    package var protocolVersion = 4
+    package var protocolVersion = 5
     /// An id of this start of the server, which no other has.
     package var engine = ""
     /// The numerics profile, and the version of all profiles.
@@ -82,6 +82,7 @@ extension CacheFormat {
             let text = layer.map { set in
                 let lanes = set.lanes.map { lane in
                     "\(lane.dtype) \(lane.width)" + (lane.group == lane.width ? "" : " by \(lane.group)")
+                        + (lane.scaleType == .f32 ? "" : " with \(lane.scaleType) scales")
                 }
                 let window = set.window.map { ", window \($0)" } ?? ""
                 let tokens = set.tokensPerEntry == 1 ? "" : ", \(set.tokensPerEntry) tokens"

@@ -62,7 +62,8 @@ package final class CacheStore: @unchecked Sendable {
                 return format.layers[layer][index].lanes.map { lane in
                     defer { start += Self.bytes(lane, count) }
                     return unsafe CacheLane(
-                        base + start, dtype: lane.dtype, width: lane.width, group: lane.group, entries: count)
+                        base + start, dtype: lane.dtype, width: lane.width, group: lane.group,
+                        scaleType: lane.scaleType, entries: count)
                 }
             }
         }

@@ -74,14 +74,19 @@ extension KeySet {
         package let width: Int
         /// The number of elements that share a scale; only FP8 has scales.
         package let group: Int
+        /// The type of the scales; `f32` where there are none.
+        package let scaleType: ScaleType
 
         /// Creates a lane.
         ///
-        /// - Parameter group: the number of elements that share a scale, for FP8; all elements of an entry when `nil`.
-        package init(_ dtype: DType, width: Int, group: Int? = nil) {
+        /// - Parameters:
+        ///   - group: the number of elements that share a scale, for FP8; all elements of an entry when `nil`.
+        ///   - scaleType: the type of the scales, for FP8.
+        package init(_ dtype: DType, width: Int, group: Int? = nil, scaleType: ScaleType = .f32) {
             self.dtype = dtype
             self.width = width
             self.group = group ?? width
+            self.scaleType = scaleType
         }
 
         /// Creates a lane for a cache of the type that users choose.
@@ -91,13 +96,16 @@ extension KeySet {
             switch (type, rounding) {
             case (.float32, _): self.init(.f32, width: width)
             case (.bfloat16, _), (.fp8, .keepsBF16): self.init(.bf16, width: width)
-            case (.fp8, .grouped(let group)): self.init(.fp8, width: width, group: group)
+            case (.fp8, .grouped(let group, let scaleType)):
+                self.init(.fp8, width: width, group: group, scaleType: scaleType)
             case (.fp8, .perEntry): self.init(.fp8, width: width)
             }
         }
 
         /// The number of bytes of an entry, scales included.
-        package var bytesPerEntry: Int { CacheLane.entryBytes(dtype, width: width, group: group) }
+        package var bytesPerEntry: Int {
+            CacheLane.entryBytes(dtype, width: width, group: group, scaleType: scaleType)
+        }
 
         /// The number of 32-bit words that hold an entry.
         package var wordsPerEntry: Int {
@@ -108,8 +116,8 @@ extension KeySet {
     /// The ways in which an FP8 cache keeps a lane.
     package enum FP8Rounding: Sendable, Equatable {
         /// Each group of this many consecutive elements shares a scale.
-        case grouped(Int)
-        /// All elements of an entry share a scale.
+        case grouped(Int, ScaleType)
+        /// All elements of an entry share an F32 scale.
         case perEntry
         /// The lane stays BF16, because it is small or its values differ too much in magnitude.
         case keepsBF16

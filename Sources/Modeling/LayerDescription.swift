@@ -1,3 +1,4 @@
+package import KVCache
 package import Parallelism
 package import Tensors
 
@@ -119,6 +120,8 @@ package struct LayerDescription: Sendable {
         package let latentWidth: Int
         /// The number of rotary elements of a key.
         package let ropeWidth: Int
+        /// How an FP8 cache keeps the latent part of a key; it keeps rotary elements in BF16.
+        package let latentRounding: KeySet.FP8Rounding
         /// The number of elements of a value: those of `latentWidth`, and in some models the rotary ones.
         package let valueWidth: Int
         /// The number of keys a row attends to, at most; `nil` for all that it sees. Those of the window are not among
@@ -131,9 +134,10 @@ package struct LayerDescription: Sendable {
 
         /// - Parameter valuesIncludeRotary: whether rotary elements of a key are also part of its value.
         package init(
-            heads: Int, latentWidth: Int, ropeWidth: Int, valuesIncludeRotary: Bool = false, topK: Int?,
-            window: Int = 0, tokensPerEntry: Int = 1
+            heads: Int, latentWidth: Int, ropeWidth: Int, latentRounding: KeySet.FP8Rounding,
+            valuesIncludeRotary: Bool = false, topK: Int?, window: Int = 0, tokensPerEntry: Int = 1
         ) {
+            self.latentRounding = latentRounding
             (self.heads, self.latentWidth, self.ropeWidth, self.topK) = (heads, latentWidth, ropeWidth, topK)
             (self.window, self.tokensPerEntry) = (window, tokensPerEntry)
             valueWidth = latentWidth + (valuesIncludeRotary ? ropeWidth : 0)

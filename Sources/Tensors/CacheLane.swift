@@ -6,6 +6,8 @@ import CKernels
     package let width: Int
     /// The number of columns of an entry that share a scale. Only FP8 has scales.
     package let group: Int
+    /// The type of the scales; other types than FP8 ignore it.
+    package let scaleType: ScaleType
     package let entries: Int
     let base: UnsafeMutableRawPointer
 
@@ -14,11 +16,14 @@ import CKernels
     /// - Parameters:
     ///   - base: `entries` times `entryBytes` bytes, 4-byte aligned.
     ///   - group: the columns that share a scale (FP8): a multiple of 16, or at least the width.
-    @unsafe package init(_ base: UnsafeMutableRawPointer, dtype: DType, width: Int, group: Int, entries: Int) {
+    @unsafe package init(
+        _ base: UnsafeMutableRawPointer, dtype: DType, width: Int, group: Int, scaleType: ScaleType, entries: Int
+    ) {
         precondition(dtype != .int8 && dtype != .fp4, "a cache has no \(dtype) lanes")
         precondition(group > 0 && (group % 16 == 0 || group >= width), "groups of \(group) in a lane of \(width)")
         unsafe self.base = unsafe base
         self.group = group
+        self.scaleType = scaleType
         self.dtype = dtype
         self.width = width
         self.entries = entries
@@ -62,7 +67,7 @@ import CKernels
     }
 
     /// The size of an entry in bytes, scales included.
-    package var entryBytes: Int { Self.entryBytes(dtype, width: width, group: group) }
+    package var entryBytes: Int { Self.entryBytes(dtype, width: width, group: group, scaleType: scaleType) }
 
     /// Stores entries that a transport has received. Row i holds the entry for `entries[i]` from `column` on; rows with
     /// a negative entry are skipped.
@@ -80,12 +85,14 @@ import CKernels
     package var entryColumns: Int { (entryBytes + MemoryLayout<Float>.stride - 1) / MemoryLayout<Float>.stride }
 
     var kernelValue: braid_lane {
-        unsafe braid_lane(data: base, dtype: dtype.kernelValue, width: Int64(width), group: Int64(group))
+        unsafe braid_lane(
+            data: base, dtype: dtype.kernelValue, width: Int64(width), group: Int64(group),
+            scale_type: scaleType.kernelValue)
     }
 
     /// Returns the size of an entry in bytes, scales included.
-    package static func entryBytes(_ dtype: DType, width: Int, group: Int) -> Int {
-        Int(braid_entry_bytes(dtype.kernelValue, Int64(width), Int64(group)))
+    package static func entryBytes(_ dtype: DType, width: Int, group: Int, scaleType: ScaleType) -> Int {
+        Int(braid_entry_bytes(dtype.kernelValue, Int64(width), Int64(group), scaleType.kernelValue))
     }
 }
 

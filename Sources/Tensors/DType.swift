@@ -4,7 +4,8 @@ import CKernels
 package enum DType: Sendable, Equatable, CaseIterable {
     case f32
     case bf16
-    /// E4M3 values have F32 scales: in a weight those of its `Scaling`, in a cache lane one per group of columns.
+    /// E4M3 values have scales: in a weight the F32 ones of its `Scaling`, in a cache lane one per group of columns, of
+    /// the lane's `ScaleType`.
     case fp8
     /// Integers have F32 scales, those of a weight's `Scaling`; no cache lane has integers.
     case int8

@@ -67,9 +67,10 @@ package final class ColdMemory: @unchecked Sendable {
             scale: scaling == .none ? nil : scale)
     }
 
-    package func lane(_ dtype: DType, width: Int, group: Int, entries: Int) -> CacheLane {
-        let bytes = entries * CacheLane.entryBytes(dtype, width: width, group: group)
-        return unsafe CacheLane(take(bytes), dtype: dtype, width: width, group: group, entries: entries)
+    package func lane(_ dtype: DType, width: Int, group: Int, scaleType: ScaleType, entries: Int) -> CacheLane {
+        let bytes = entries * CacheLane.entryBytes(dtype, width: width, group: group, scaleType: scaleType)
+        return unsafe CacheLane(
+            take(bytes), dtype: dtype, width: width, group: group, scaleType: scaleType, entries: entries)
     }
 
     private func take(_ bytes: Int) -> UnsafeMutableRawPointer {

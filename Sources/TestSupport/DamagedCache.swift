@@ -11,7 +11,7 @@ package final class DamagedCache: Model {
         /// Overwrites the first key of a request's cached prefix, in this layer, with the second one. Prompts must not
         /// be cut into chunks: only then do several rows that are not a request's first follow a cached prefix.
         case stalePage(layer: Int)
-        /// Doubles the last scale of an entry's first lane after the entry was stored.
+        /// Doubles the last scale of an FP8 entry's first lane after the entry was stored.
         case wrongScale(layer: Int, request: UInt64, position: Int)
         /// Makes this rank miss the last key of the DCP rows that it attends for.
         case ownerOffByOne(rank: Int)
@@ -70,13 +70,18 @@ package final class DamagedCache: Model {
         }
     }
 
-    /// Increments the exponent of the number at the end of an entry.
+    /// Increments the exponent of the last scale of an entry.
     private func doubleScale(in lane: CacheLane, _ entry: Int) {
         var bytes = lane.bytes(ofEntry: entry)
-        let end = bytes.count
-        let bits = UInt16(bytes[end - 1]) << 8 | UInt16(bytes[end - 2])
-        bytes[end - 1] = UInt8((bits + 0x80) >> 8)
-        bytes[end - 2] = UInt8((bits + 0x80) & 0xFF)
+        let scales = (lane.width + lane.group - 1) / lane.group
+        let end = (lane.width + 3) / 4 * 4 + scales * lane.scaleType.bytes
+        switch lane.scaleType {
+        case .e8m0: bytes[end - 1] += 1
+        case .f32:
+            let bits = UInt16(bytes[end - 1]) << 8 | UInt16(bytes[end - 2])
+            bytes[end - 1] = UInt8((bits + 0x80) >> 8)
+            bytes[end - 2] = UInt8((bits + 0x80) & 0xFF)
+        }
         lane.overwrite(entry, with: bytes)
     }
 

@@ -214,8 +214,10 @@ import braid
             ) { $0.elements }
         }
         let zigzag = report(.init(context: 8, expert: 8, strategy: .zigzag))
-        // A key has 448 elements in FP8 with 7 scales, and 64 in BF16; an index key has 128 and one scale.
-        let (key, index) = (448 + 4 * 7 + 2 * 64, 128 + 4)
+        // A key has 448 elements in FP8 with 7 scales of a byte and one byte more, and 64 in BF16; an index key has 128
+        // elements and one scale of four bytes.
+        let (key, index) = (448 + 7 + 1 + 2 * 64, 128 + 4)
+        #expect(key == 584)
         let (ofCSA, ofHCA) = (4 * 2 * 2 * (512 + 128), 4 * 2 * 512)
         let window = 28 * 127 * key
         let csa = window + 28 * 4 * ofCSA + 7 * 8192 * (key + index)
@@ -235,11 +237,15 @@ import braid
                 """
                 keys that a rank receives in each layer, and what gathering whole sequences would move
                 layers  kind                              bytes/token  whole sequences    ratio
-                2       window (hash routing)                     8.2            528.5   1/64.5
-                1       compressed sparse (hash routing)        173.6            9 489   1/54.7
-                20      heavily compressed                       12.3            4 113  1/333.7
-                20      compressed sparse                       173.6            9 489   1/54.7
+                2       window (hash routing)                     7.9              511   1/64.5
+                1       compressed sparse (hash routing)        168.9            9 471   1/56.1
+                20      heavily compressed                       11.9            4 095  1/343.7
+                20      compressed sparse                       168.9            9 471   1/56.1
                 """))
+        #expect(
+            zigzag.text.contains(
+                "bytes of each: window 584, compressor inputs 10 240, entries of 4 tokens 716, compressor inputs 4 096, "
+                    + "entries of 128 tokens 584\n"))
         #expect(zigzag.json["key_traffic"]?.array?.count == 4)
         // Units that are dealt one by one have a border each.
         #expect(report(.init(context: 8, expert: 8)).keyTraffic[3].factor < 35)

@@ -44,10 +44,12 @@ import Testing
         let layer = [
             KeySet("grouped", [.init(.fp8, width: 37, group: 16)]),
             KeySet("pairs", [.init(.fp8, width: 9)], tokensPerEntry: 2),
+            KeySet("powers of two", [.init(.fp8, width: 37, group: 16, scaleType: .e8m0)]),
         ]
         let store = CacheStore(format: CacheFormat(layers: [layer, layer], pageSize: 4), pages: 5)
-        // 37 values, three zeros and three scales; nine values, three zeros and a scale for two tokens.
-        #expect(store.format.bytesPerPage == 4 * 2 * 60)
+        // 37 values, three zeros and three scales; nine values, three zeros and a scale for two tokens; three scales in
+        // four bytes.
+        #expect(store.format.bytesPerPage == 4 * 2 * (60 + 44))
         let scratch = Scratch()
         let written = Self.lanes(of: store).enumerated().map { number, lane in
             // The largest of each group makes its scale a power of two; integers up to 16 are then kept exactly.
@@ -172,7 +174,11 @@ import Testing
         layers: [
             [
                 KeySet(
-                    "keys", [.init(.fp8, width: 130, group: 64), .init(.bf16, width: 3), .init(.f32, width: 7)])
+                    "keys",
+                    [
+                        .init(.fp8, width: 130, group: 64), .init(.bf16, width: 3), .init(.f32, width: 7),
+                        .init(.fp8, width: 70, group: 16, scaleType: .e8m0),
+                    ])
             ]
         ], pageSize: 4)
     private static let set = KeySetID(layer: 0)

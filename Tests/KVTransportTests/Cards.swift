@@ -14,7 +14,10 @@ enum Cards {
     static func card(pageSize: Int, _ parallel: ParallelConfiguration) -> ServerCard {
         let keys = KeySet("latent", [KeySet.Lane(.f32, width: 24), KeySet.Lane(.fp8, width: 256, group: 128)])
         let window = KeySet("window", [KeySet.Lane(.bf16, width: 8)], lifetime: .window(tokens: 12))
-        let wide = KeySet("compressed 4", [KeySet.Lane(.f32, width: 8)], tokensPerEntry: 4, isReadByLaterLayers: true)
+        let wide = KeySet(
+            "compressed 4",
+            [KeySet.Lane(.f32, width: 8), KeySet.Lane(.fp8, width: 448, group: 64, scaleType: .e8m0)],
+            tokensPerEntry: 4, isReadByLaterLayers: true)
         let format = CacheFormat(layers: [[keys, window], [], [wide]], pageSize: pageSize)
         var card = ServerCard.empty
         card.numerics = "float32, version 1"

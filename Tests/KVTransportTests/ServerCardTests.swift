@@ -70,4 +70,41 @@ import Testing
         let found = ServerCard.differences(prefill: other, decode: Cards.decode)
         #expect(found.map(\.name) == ["cache entries"])
     }
+
+    @Test func `differs in words if scales are of another type`() throws {
+        let format = Cards.decode.placement.format
+        let sets = format.layers.map { layer in
+            layer.map { set in
+                KeySet(
+                    set.name, set.lanes.map { KeySet.Lane($0.dtype, width: $0.width, group: $0.group) },
+                    tokensPerEntry: set.tokensPerEntry, lifetime: set.lifetime,
+                    isReadByLaterLayers: set.isReadByLaterLayers)
+            }
+        }
+        var other = Cards.prefill
+        other.placement = CachePlacement(
+            CacheFormat(layers: sets, pageSize: format.pageSize), other.placement.parallel, processes: 1, layers: 3,
+            isSharded: false)
+        let found = try #require(ServerCard.differences(prefill: other, decode: Cards.decode).first)
+        #expect(found.values[0].contains("fp8 448 by 64,"))
+        #expect(found.values[1].contains("fp8 448 by 64 with e8m0 scales,"))
+    }
+
+    @Test func `with scales of a type that is none, or where there are none, is refused`() throws {
+        let bytes = Wire.bytes(of: Cards.prefill)
+        func replacing(_ from: String, _ to: String, times: Int) -> [UInt8] {
+            var (bytes, found) = (bytes, 0)
+            for start in bytes.indices where bytes[start...].starts(with: Array(from.utf8)) {
+                bytes.replaceSubrange(start..<start + from.utf8.count, with: Array(to.utf8))
+                found += 1
+            }
+            #expect(found == times)
+            return bytes
+        }
+        #expect(throws: Wire.Failure.self) {
+            try Wire.value(ServerCard.self, in: replacing("e8m0", "e8m1", times: 1))
+        }
+        // An array of elements that have no scales.
+        #expect(throws: Wire.Failure.self) { try Wire.value(ServerCard.self, in: replacing("fp8", "f32", times: 2)) }
+    }
 }

@@ -166,4 +166,18 @@ import Testing
         #expect(format.layers[1][1].lanes.map(\.width) == [2 * 2 * 24, 2 * 2 * 16])
         #expect(format.layers[2][1].lanes.map(\.dtype) == [.f32])
     }
+
+    @Test(arguments: [ReleasedModel.v4Flash, .v4Pro])
+    func `of released shape keeps a key of an FP8 cache in 584 bytes, as other engines do`(model: ReleasedModel) throws
+    {
+        let format = try model.configuration().cacheFormat(.fp8, pageSize: 128, drafts: true)
+        for (layer, sets) in format.layers.enumerated() {
+            for set in sets where set.name != "compressor inputs" {
+                // 448 values, seven scales of a byte and one byte more, then 64 rotary elements in BF16.
+                #expect(set.lanes[KeySets.latent].bytesPerEntry == 448 + 8, "layer \(layer)")
+                #expect(set.lanes[KeySets.rotary].bytesPerEntry == 64 * 2, "layer \(layer)")
+                #expect(set.bytesPerEntry == (set.tokensPerEntry == 4 ? 584 + 132 : 584), "layer \(layer)")
+            }
+        }
+    }
 }

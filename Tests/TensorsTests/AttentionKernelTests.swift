@@ -31,12 +31,13 @@ struct AttentionKernelTests {
             let latent = [32, 64, 128, 160, 512].randomElement(using: &dice)!
             let type = [BRAID_F32, BRAID_BF16, BRAID_FP8].randomElement(using: &dice)!
             let group = [nil, 32, 64, 96, 128].randomElement(using: &dice)!
+            let scaleType = braid_scale_type.all.randomElement(using: &dice)!
             let rope = LaneShape(dice.int(0...4) * 16, dice.flag() ? BRAID_BF16 : BRAID_F32)
             let (rows, longest) = (1, latent == 32 ? 6000 : 2600)
             self.init(
                 &dice, keys: keys, rows: rows,
                 heads: latent == 32 && dice.flag() ? 40 : dice.int(1...(latent == 32 ? 5 : 25)),
-                LaneShape(latent, type, group: group), rope,
+                LaneShape(latent, type, group: group, scaleType: scaleType), rope,
                 positions: (0..<rows).map { _ in dice.int(longest - 1500...longest) }, longest: longest, kept: 3,
                 wild: false)
         }

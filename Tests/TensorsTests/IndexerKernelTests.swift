@@ -35,8 +35,10 @@ struct IndexerKernelTests {
             count = dice.int(1...90)
             stride = count
             let group = [nil, 16, 48, 64, 144].randomElement(using: &dice)!
+            let scaleType = braid_scale_type.all.randomElement(using: &dice)!
             keys = PagedLanes(
-                &dice, lanes: [LaneShape(width, type, group: group)], positions: first + count + 1,
+                &dice, lanes: [LaneShape(width, type, group: group, scaleType: scaleType)],
+                positions: first + count + 1,
                 stored: Set(first..<first + count), wild: dice.int(0...3) == 0)
             q = dice.rows(m * heads, width: width, stride: width)
             weights = dice.rows(m, width: heads, stride: heads)

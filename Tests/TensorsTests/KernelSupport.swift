@@ -19,6 +19,10 @@ extension braid_dtype {
     var bits: Int { self == BRAID_F32 ? 32 : self == BRAID_BF16 ? 16 : self == BRAID_FP4 ? 4 : 8 }
 }
 
+extension braid_scale_type {
+    static var all: [braid_scale_type] { [BRAID_SCALE_F32, BRAID_SCALE_E8M0] }
+}
+
 extension braid_profile {
     static var all: [braid_profile] {
         [BRAID_PROFILE_F32, BRAID_PROFILE_BF16, BRAID_PROFILE_INT8_F32, BRAID_PROFILE_INT8]
@@ -44,6 +48,22 @@ func e4m3(_ byte: UInt8) -> Float {
     return Float(
         sign: byte & 0x80 == 0 ? .plus : .minus, exponent: max(exponent, 1) - 7,
         significand: exponent == 0 ? mantissa : 1 + mantissa)
+}
+
+/// Returns the number that an E8M0 byte represents.
+func e8m0(_ byte: UInt8) -> Float {
+    byte == 0xFF ? .nan : Float(sign: .plus, exponent: Int(byte) - 127, significand: 1)
+}
+
+/// Returns the bytes of a scale. Where they are E8M0, it is a power of two, or not finite.
+func storedScale(_ scale: Float, _ type: braid_scale_type) -> [UInt8] {
+    guard type == BRAID_SCALE_E8M0 else { return storedBytes(scale, BRAID_F32) }
+    return [scale.isFinite ? UInt8(scale.exponent + 127) : 0xFF]
+}
+
+/// Returns bytes, and others behind them up to a multiple of four.
+func toWords(_ bytes: [UInt8], filling: UInt8) -> [UInt8] {
+    bytes + [UInt8](repeating: filling, count: (4 - bytes.count % 4) % 4)
 }
 
 /// Returns the number that an E2M1 code of four bits represents.
@@ -87,7 +107,7 @@ final class StoredMatrix {
         let scale = exponents.map { exponent -> Float in
             if released, dtype != BRAID_FP4 { return dice.powerOfTwo(wild: wild) }
             if dtype != BRAID_FP4 { return dice.float() }
-            return exponent == 0xFF ? .nan : Float(sign: .plus, exponent: Int(exponent) - 127, significand: 1)
+            return e8m0(exponent)
         }
         let odd = dtype == BRAID_FP4 ? column & 1 : 0
         var stored = [UInt8](
@@ -153,20 +173,24 @@ struct LaneShape {
     let dtype: braid_dtype
     /// Is the number of columns that share a scale.
     let group: Int
+    let scaleType: braid_scale_type
 
-    init(_ width: Int, _ dtype: braid_dtype, group: Int? = nil) {
+    init(_ width: Int, _ dtype: braid_dtype, group: Int? = nil, scaleType: braid_scale_type = BRAID_SCALE_F32) {
         self.width = width
         self.dtype = dtype
         self.group = group ?? max(width, 1)
+        self.scaleType = scaleType
     }
 
-    /// Returns any type that a cache may have, with any groups for FP8.
+    /// Returns any type that a cache may have, with any groups and scales for FP8.
     init(_ dice: inout Dice, width: Int) {
         let dtype = [BRAID_F32, BRAID_BF16, BRAID_FP8].randomElement(using: &dice)!
-        self.init(width, dtype, group: dice.int(0...2) == 0 ? nil : dice.int(1...9) * 16)
+        self.init(
+            width, dtype, group: dice.int(0...2) == 0 ? nil : dice.int(1...9) * 16,
+            scaleType: braid_scale_type.all.randomElement(using: &dice)!)
     }
 
-    var entryBytes: Int { Int(braid_entry_bytes(dtype, Int64(width), Int64(group))) }
+    var entryBytes: Int { Int(braid_entry_bytes(dtype, Int64(width), Int64(group), scaleType)) }
 
     /// Returns an entry's bytes and the numbers they represent. Padding bytes are not zero.
     func entry(_ dice: inout Dice, wild: Bool) -> (bytes: [UInt8], values: [Float]) {
@@ -183,12 +207,13 @@ struct LaneShape {
             return code & 0x7F == 0x7F && !wild ? 0x01 : code
         }
         // The largest magnitude of E4M3 is 448.
-        let scales = (0..<(width + group - 1) / group).map { _ in
-            wild ? dice.wildFloat() : Float.random(in: 1e-3...9e-3, using: &dice)
+        let scales = (0..<(width + group - 1) / group).map { _ -> Float in
+            if scaleType == BRAID_SCALE_E8M0 { return e8m0(UInt8(wild ? dice.int(0...255) : dice.int(117...119))) }
+            return wild ? dice.wildFloat() : Float.random(in: 1e-3...9e-3, using: &dice)
         }
-        let padding = [UInt8](repeating: 0xFF, count: (4 - width % 4) % 4)
         let values = codes.enumerated().map { e4m3($1) * scales[$0 / group] }
-        return (codes + padding + scales.flatMap { storedBytes($0, BRAID_F32) }, values)
+        let stored = scales.flatMap { storedScale($0, scaleType) }
+        return (toWords(codes, filling: 0xFF) + toWords(stored, filling: 0xFF), values)
     }
 }
 
@@ -250,8 +275,8 @@ final class PagedLanes {
     /// Is valid while this object lives.
     @unsafe func lane(_ i: Int) -> braid_lane {
         unsafe braid_lane(
-            data: lanes[i].pointer, dtype: shapes[i].dtype, width: Int64(shapes[i].width), group: Int64(shapes[i].group)
-        )
+            data: lanes[i].pointer, dtype: shapes[i].dtype, width: Int64(shapes[i].width),
+            group: Int64(shapes[i].group), scale_type: shapes[i].scaleType)
     }
 }
 

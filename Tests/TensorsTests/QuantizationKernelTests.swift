@@ -8,7 +8,8 @@ struct QuantizationKernelTests {
         let lane = Guarded(repeating: UInt16(0x5555), count: entries * width)
         let parameters = unsafe braid_store_rows(
             m: Int64(slots.count), n: Int64(width), x: input.pointer, x_stride: Int64(width), slots: places.pointer,
-            lane: lane.pointer, dtype: BRAID_BF16, group: Int64(width))
+            lane: lane.pointer, dtype: BRAID_BF16, group: Int64(width),
+            scale_type: BRAID_SCALE_F32)
         unsafe call(level.table.store_rows, parameters, keeping: [input, places, lane])
         return lane.values
     }
@@ -79,7 +80,7 @@ struct QuantizationKernelTests {
                 let lane = Guarded(repeating: UInt16(0x5555), count: entries * n * width)
                 let parameters = unsafe braid_store_rows(
                     m: Int64(m), n: Int64(n), x: input.pointer, x_stride: Int64(stride), slots: places.pointer,
-                    lane: lane.pointer, dtype: dtype, group: Int64(n))
+                    lane: lane.pointer, dtype: dtype, group: Int64(n), scale_type: BRAID_SCALE_F32)
                 unsafe call(level.table.store_rows, parameters, keeping: [input, places, lane])
                 var expected = [UInt16](repeating: 0x5555, count: entries * n * width)
                 for r in 0..<m where slots[r] >= 0 {
@@ -96,8 +97,8 @@ struct QuantizationKernelTests {
         }
     }
 
-    @Test
-    func `an FP8 entry is its values, zeros up to a multiple of four, and its scales`() {
+    @Test(arguments: braid_scale_type.all)
+    func `an FP8 entry is its values and its scales, each with zeros up to a multiple of four`(type: braid_scale_type) {
         var dice = Dice(seed: 56)
         for i in 0..<150 {
             let m = dice.int(0...7)
@@ -107,29 +108,57 @@ struct QuantizationKernelTests {
             let entries = 12
             let x = dice.rows(m, width: n, stride: stride, wild: i % 3 == 0)
             let slots = (0..<entries).shuffled(using: &dice).prefix(m).map { dice.int(0...3) == 0 ? -1 : Int32($0) }
-            let entryBytes = LaneShape(n, BRAID_FP8, group: group).entryBytes
-            #expect(entryBytes == (n + 3) / 4 * 4 + (n + group - 1) / group * 4)
+            let entryBytes = LaneShape(n, BRAID_FP8, group: group, scaleType: type).entryBytes
             var expected = [UInt8](repeating: 0x55, count: entries * entryBytes)
             for r in 0..<m where slots[r] >= 0 {
                 let row = Array(x[r * stride..<r * stride + n])
-                let shape = Groups(
+                var shape = Groups(
                     n: n, group: group, stride: n, valuesStride: n, scalesStride: (n + group - 1) / group)
+                shape.powerOfTwo = type == BRAID_SCALE_E8M0
                 let (values, scales) = shape.quantize(.reference, row)
-                let entry = values + [UInt8](repeating: 0, count: (4 - n % 4) % 4)
+                let stored = scales.flatMap { storedScale($0, type) }
+                let entry = toWords(values, filling: 0) + toWords(stored, filling: 0)
+                #expect(entry.count == entryBytes)
                 let start = Int(slots[r]) * entryBytes
-                expected.replaceSubrange(
-                    start..<start + entryBytes, with: entry + scales.flatMap { storedBytes($0, BRAID_F32) })
+                expected.replaceSubrange(start..<start + entry.count, with: entry)
             }
             for level in KernelLevel.all {
                 let (input, places) = (Guarded(x), Guarded(slots))
                 let lane = Guarded(repeating: UInt8(0x55), count: entries * entryBytes)
                 let parameters = unsafe braid_store_rows(
                     m: Int64(m), n: Int64(n), x: input.pointer, x_stride: Int64(stride), slots: places.pointer,
-                    lane: lane.pointer, dtype: BRAID_FP8, group: Int64(group))
+                    lane: lane.pointer, dtype: BRAID_FP8, group: Int64(group), scale_type: type)
                 unsafe call(level.table.store_rows, parameters, keeping: [input, places, lane])
                 #expect(lane.values == expected, "\(level.name), \(m) x \(n), groups of \(group)")
             }
         }
+    }
+
+    @Test
+    func `a key of DeepSeek-V4 has 448 values, seven bytes of scales and one of padding`() {
+        // Groups of 64, each with one number that decides its scale: 448 and less up to more than 224 take 1.
+        let largest: [Float] = [448, 448.5, 224, 225, 1e-4, 0, 3e38]
+        let exponents: [UInt8] = [127, 128, 126, 127, 105, 105, 247]
+        let key = largest.flatMap { [$0] + [Float](repeating: 0, count: 63) }
+        let codes: [UInt8] = [0x7E, 0x76, 0x7E, 0x76, 0x76, 0, 0x7A]
+        for level in KernelLevel.all {
+            let lane = store(level, key, group: 64, BRAID_SCALE_E8M0)
+            #expect(lane.count == 456)
+            #expect(Array(lane[448...]) == exponents + [0], "\(level.name)")
+            #expect(stride(from: 0, to: 448, by: 64).map { lane[$0] } == codes, "\(level.name)")
+        }
+    }
+
+    /// Returns the FP8 entry of one row.
+    private func store(_ level: KernelLevel, _ row: [Float], group: Int, _ type: braid_scale_type) -> [UInt8] {
+        let bytes = LaneShape(row.count, BRAID_FP8, group: group, scaleType: type).entryBytes
+        let (input, places) = (Guarded(row), Guarded([Int32(0)]))
+        let lane = Guarded(repeating: UInt8(0x55), count: bytes)
+        let parameters = unsafe braid_store_rows(
+            m: 1, n: Int64(row.count), x: input.pointer, x_stride: Int64(row.count), slots: places.pointer,
+            lane: lane.pointer, dtype: BRAID_FP8, group: Int64(group), scale_type: type)
+        unsafe call(level.table.store_rows, parameters, keeping: [input, places, lane])
+        return lane.values
     }
 
     private func transform(

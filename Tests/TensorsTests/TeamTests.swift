@@ -316,9 +316,11 @@ private struct Bench {
     /// Creates a lane of `positions` random entries on shuffled pages of four.
     private mutating func lane(_ width: Int, positions: Int, _ pages: PageMap) -> (CacheLane, Guarded<UInt8>) {
         let (dtype, group) = ([DType.f32, .bf16, .fp8].randomElement(using: &dice)!, 16)
-        let bytes = CacheLane.entryBytes(dtype, width: width, group: group)
+        let scaleType = ScaleType.allCases.randomElement(using: &dice)!
+        let bytes = CacheLane.entryBytes(dtype, width: width, group: group, scaleType: scaleType)
         let memory = Guarded(repeating: UInt8(0xFF), count: pages.capacity * bytes)
-        let lane = unsafe CacheLane(memory.pointer, dtype: dtype, width: width, group: group, entries: pages.capacity)
+        let lane = unsafe CacheLane(
+            memory.pointer, dtype: dtype, width: width, group: group, scaleType: scaleType, entries: pages.capacity)
         let slots = indices((0..<positions).map { Int(pages.slot(of: $0)) })
         Kernels.best.store(view(positions, width), slots: slots, in: lane)
         return (lane, memory)

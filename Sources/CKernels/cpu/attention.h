@@ -50,7 +50,7 @@ static void score_keys(
     const braid_lane *latent = &w->p->latent, *rope = &w->p->rope;
     braid_key_part parts[2] = {
         {.dtype = w->stored ? latent->dtype : BRAID_F32, .width = w->latent_width, .group = latent->group,
-         .scales_at = braid_scales_offset(latent->width)},
+         .scales_at = scale_offset(latent, 0), .scale_type = latent->scale_type},
         {.dtype = w->stored ? rope->dtype : BRAID_F32, .width = w->width - w->latent_width},
     };
     for (int64_t i = 0; i < count; i += BRAID_KEY_BLOCK) {
@@ -67,10 +67,12 @@ static void sum_part(
     const braid_attention_row *w, bool rotary, int64_t heads, int64_t begin, int64_t count, int64_t e_stride, float *out
 ) {
     const braid_lane *lane = rotary ? &w->p->rope : &w->p->latent;
-    const int64_t step = w->stored ? BRAID_STORED_WIDTH : BRAID_SUM_WIDTH, scales_at = braid_scales_offset(lane->width);
+    const int64_t step = w->stored ? BRAID_STORED_WIDTH : BRAID_SUM_WIDTH;
     const char *keys[BRAID_SUM_BLOCK];
     for (int64_t i = 0; i < count; i += BRAID_SUM_BLOCK) {
-        braid_sum_keys block = {w->stored ? lane->dtype : BRAID_F32, keys, at_most(count - i, BRAID_SUM_BLOCK), 0, 0};
+        braid_sum_keys block = {
+            .dtype = w->stored ? lane->dtype : BRAID_F32, .keys = keys, .count = at_most(count - i, BRAID_SUM_BLOCK),
+            .scale_type = lane->scale_type};
         const float *last = i + block.count == count ? w->factor : 0;
         for (int64_t d = 0; d < lane->width; d += step) {
             int64_t width = at_most(lane->width - d, step);
@@ -82,7 +84,7 @@ static void sum_part(
                 keys[j] = (const char *)widened;
             }
             if (w->stored) block.at = d * bytes_of(lane->dtype);
-            if (block.dtype == BRAID_FP8) block.scale_at = scales_at + d / lane->group * 4;
+            if (block.dtype == BRAID_FP8) block.scale_at = scale_offset(lane, d / lane->group);
             sum_block(heads, w->stored, w->e + i, e_stride, &block, i == 0, last, width, out + d, w->value_width);
         }
     }

@@ -50,7 +50,7 @@ BRAID_INLINE f16 key_scales(
 ) {
     f16 scales = splat(0);
     for (int64_t l = 0; l < count; l++) {
-        float scale = entry_scales(lane, keys[l])[group];
+        float scale = entry_scale(lane, keys[l], group);
         scales[l] = scale;
         *exact = *exact && is_power_of_two(scale);
     }
@@ -102,7 +102,7 @@ static void fetch_panel_keys(
     for (int64_t key = begin; key < at_most(end, w->begin[8]); key++) {
         const char *entry = rotary ? rope_of(w, key) : latent_of(w, key);
         if (from == 0 && lane->dtype == BRAID_FP8)
-            __builtin_prefetch(entry + braid_entry_bytes(BRAID_FP8, lane->width, lane->group) - 1, 0, 2);
+            __builtin_prefetch(entry + entry_bytes(lane) - 1, 0, 2);
         for (int64_t at = from * bytes; at < (from + n) * bytes; at += 64) __builtin_prefetch(entry + at, 0, 2);
     }
 }
@@ -144,14 +144,14 @@ static void widen_values(
     bool exact = lane->dtype != BRAID_F32;
     for (int64_t i = 0; i < count; i++, panel += BRAID_PANEL_WIDTH) {
         const char *key = rotary ? rope_of(w, begin + i) : latent_of(w, begin + i);
-        const float *scales = entry_scales(lane, key);
         f16 *to = (f16 *)panel;
         __builtin_prefetch(key + at + 64, 0, 3);
         for (int64_t g = group; lane->dtype == BRAID_FP8 && g * lane->group < from + n; g++)
-            exact = exact && is_power_of_two(scales[g]);
+            exact = exact && is_power_of_two(entry_scale(lane, key, g));
         if (!is_whole) widen_lane(lane, key, from, n, panel);
         else if (lane->dtype == BRAID_BF16) widen_vectors(BRAID_BF16, BRAID_PANEL, key + at, splat(0), to);
-        else if (lane->dtype == BRAID_FP8) widen_vectors(BRAID_FP8, BRAID_PANEL, key + at, splat(scales[group]), to);
+        else if (lane->dtype == BRAID_FP8)
+            widen_vectors(BRAID_FP8, BRAID_PANEL, key + at, splat(entry_scale(lane, key, group)), to);
         else memcpy(panel, key + at, BRAID_PANEL_WIDTH * sizeof(float));
     }
     if (!exact) round_elements(panel - count * BRAID_PANEL_WIDTH, count * BRAID_PANEL_WIDTH);

@@ -32,7 +32,7 @@ BRAID_INLINE braid_key_chunk chunk_at(const braid_attention_row *w, int64_t late
     c.is_whole = c.n == BRAID_TILE_DIMENSIONS;
     if (lane->dtype != BRAID_FP8) return c;
     const int64_t group = c.from / lane->group;
-    c.scale_at = braid_scales_offset(lane->width) + group * 4;
+    c.scale_at = scale_offset(lane, group);
     c.is_whole = c.is_whole && c.from + c.n <= (group + 1) * lane->group;
     return c;
 }
@@ -87,7 +87,7 @@ BRAID_INLINE u16 key_elements(braid_dtype dtype, bool is_whole, const braid_key_
         memcpy(&v, entry + c->from * 2, sizeof v);
         return v;
     }
-    const float scale = *(const float *)(entry + c->scale_at);
+    const float scale = stored_scale(c->lane->scale_type, entry + c->scale_at, 0);
     return keeps_exponents(scale) ? scale_32_fp8(entry + c->from, scale) : some_elements(c, entry);
 }
 

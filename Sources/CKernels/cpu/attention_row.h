@@ -36,10 +36,9 @@ BRAID_INLINE const char *rope_of(const braid_attention_row *w, int64_t key) {
 /// Widens FP8 elements as widen_lane does; `from` is a multiple of sixteen, so that no vector has elements of two
 /// groups.
 BRAID_INLINE void widen_scaled(const braid_lane *lane, const char *entry, int64_t from, int64_t n, float *out) {
-    const float *scales = entry_scales(lane, entry);
     for (int64_t d = 0, group = from / lane->group; d < n; group++) {
         int64_t end = at_most(n, (group + 1) * lane->group - from);
-        f16 scale = splat(scales[group]);
+        f16 scale = splat(entry_scale(lane, entry, group));
         for (; d + 32 <= end; d += 32) {
             f16 two[2];
             widen_32_fp8(entry + from + d, two);
@@ -205,8 +204,8 @@ static const float *pad_queries(const braid_attention_row *w, float *to) {
 static void attend_rows(const braid_attention *p, bool stored, braid_attend_class attend) {
     braid_attention_row w = {.p = p, .heads = p->heads, .stored = stored};
     int64_t latent = p->latent.width, rope = p->rope.width;
-    w.latent_bytes = braid_entry_bytes(p->latent.dtype, latent, p->latent.group);
-    w.rope_bytes = braid_entry_bytes(p->rope.dtype, rope, p->rope.group);
+    w.latent_bytes = entry_bytes(&p->latent);
+    w.rope_bytes = entry_bytes(&p->rope);
     w.latent_width = whole_vectors(latent);
     w.width = w.latent_width + whole_vectors(rope);
     w.value_width = braid_value_width(p);

@@ -40,6 +40,7 @@ typedef struct {
     braid_dtype dtype;   // F32 if the keys were widened
     int64_t width;       // whole vectors
     int64_t group, scales_at;  // FP8: columns that share a scale, and the scales' byte offset in an entry
+    braid_scale_type scale_type;  // FP8
     const char *keys[BRAID_KEY_BLOCK];
     const char *ahead[BRAID_KEY_BLOCK];  // keys that tiles of stored keys prefetch
 } braid_key_part;
@@ -126,7 +127,7 @@ BRAID_INLINE void add_dots(
     for (int64_t d = 0, group = 0; d < part->width; group++) {
         int64_t end = dtype == BRAID_FP8 ? at_most(part->width, (group + 1) * part->group) : part->width;
         BRAID_UNROLL for (int j = 0; j < keys; j++)
-            scales[j] = splat(dtype == BRAID_FP8 ? ((const float *)(from[j] + part->scales_at))[group] : 0);
+            scales[j] = splat(dtype == BRAID_FP8 ? stored_scale(part->scale_type, from[j] + part->scales_at, group) : 0);
         d = add_steps(heads, keys, fetch, dtype, BRAID_STEP, q, q_stride, from, ahead, scales, d, end, a);
         if (BRAID_STEP > 1) d = add_steps(heads, keys, fetch, dtype, 1, q, q_stride, from, ahead, scales, d, end, a);
     }
@@ -188,6 +189,7 @@ typedef struct {
     const char *const *keys;
     int64_t count;
     int64_t at, scale_at;  // byte offsets from a key's first byte to the elements and to their scale (FP8)
+    braid_scale_type scale_type;  // FP8
 } braid_sum_keys;
 
 /// Begins or continues heads x vectors chains over a block of keys in `out`, and multiplies by the factors at the end.
@@ -203,7 +205,7 @@ BRAID_INLINE void sum_tile(
     const int64_t count = block->count, at = block->at, scale_at = block->scale_at;
     for (int64_t i = 0; i < count; i++) {
         f16 key[BRAID_SUM_VECTORS], scale = splat(0);
-        if (dtype == BRAID_FP8) scale = splat(*(const float *)(keys[i] + scale_at));
+        if (dtype == BRAID_FP8) scale = splat(stored_scale(block->scale_type, keys[i] + scale_at, 0));
         widen_vectors(dtype, vectors, keys[i] + at, scale, key);
         BRAID_UNROLL for (int h = 0; h < heads; h++) {
             f16 probability = splat(e[h * e_stride + i]);

@@ -65,7 +65,7 @@ BRAID_INLINE void few_dots(
         scale[0] = splat(0);
         if (dtype == BRAID_FP8) {
             end = at_most(width, (k / p->keys.group + 1) * p->keys.group);
-            for (int64_t l = 0; l < lanes; l++) scale[0][l] = entry_scales(&p->keys, keys[l])[k / p->keys.group];
+            for (int64_t l = 0; l < lanes; l++) scale[0][l] = entry_scale(&p->keys, keys[l], k / p->keys.group);
         }
         int64_t i = k;
         if (lanes == 16)

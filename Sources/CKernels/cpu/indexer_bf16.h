@@ -20,7 +20,7 @@ BRAID_INLINE bool has_scale_last(const braid_lane *keys) {
 
 /// Returns what the score of a key is multiplied by: 1, which changes nothing, if its scales are in the dot products.
 BRAID_INLINE float score_factor(const braid_lane *keys, const char *key) {
-    return has_scale_last(keys) ? entry_scales(keys, key)[0] : 1;
+    return has_scale_last(keys) ? entry_scale(keys, key, 0) : 1;
 }
 
 /// A panel of keys in scratch.

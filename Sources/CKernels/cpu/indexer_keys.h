@@ -22,14 +22,13 @@ BRAID_INLINE void fetch_keys(const braid_index_scores *p, int64_t i, int64_t sha
 }
 
 /// Packs FP8 keys group by group, with the scales as factors of the panel's lanes.
-static void pack_scaled_keys(const braid_lane *keys, const char *rows[16], int64_t lanes, float *panel) {
-    const float *scales[16];
-    for (int64_t l = 0; l < lanes; l++) scales[l] = entry_scales(keys, rows[l]);
+static void pack_scaled_keys(const braid_lane *keys, const char *const rows[16], int64_t lanes, float *panel) {
+    const char *at[16];
     for (int64_t k = 0, group = 0; k < keys->width; k += keys->group, group++) {
         f16 scale = splat(0);
-        for (int64_t l = 0; l < lanes; l++) scale[l] = scales[l][group];
-        pack_rows(BRAID_FP8, rows, lanes, at_most(keys->group, keys->width - k), scale, panel + k * BRAID_PANEL_WIDTH);
-        for (int64_t l = 0; l < 16; l++) rows[l] += keys->group;
+        for (int64_t l = 0; l < lanes; l++) scale[l] = entry_scale(keys, rows[l], group);
+        for (int64_t l = 0; l < 16; l++) at[l] = rows[l] + k;
+        pack_rows(BRAID_FP8, at, lanes, at_most(keys->group, keys->width - k), scale, panel + k * BRAID_PANEL_WIDTH);
     }
 }
 

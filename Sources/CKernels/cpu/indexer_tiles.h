@@ -58,7 +58,7 @@ BRAID_INLINE const char *keys_in_order(const braid_index_scores *p, int64_t i, i
 
 /// Finds sixteen keys from `i` on, of which `lanes` exist, and prefetches later ones.
 static void find_keys(const braid_index_scores *p, int64_t i, int64_t lanes, const char *rows[16]) {
-    const int64_t bytes = braid_entry_bytes(p->keys.dtype, p->keys.width, p->keys.group);
+    const int64_t bytes = entry_bytes(&p->keys);
     const int64_t later = i + BRAID_INDEX_AHEAD;
     const char *data = lanes == 16 ? keys_in_order(p, i, 16) : 0;
     for (int64_t l = 0; l < 16; l++)
@@ -89,7 +89,7 @@ BRAID_INLINE void widen_quarter(
     char *to = t->keys + slot * BRAID_USUAL_TILES * BRAID_TILE_BYTES;
     BRAID_UNROLL for (int l = 4 * quarter; l < 4 * quarter + 4; l++) {
         widen_usual_key(dtype, &t->codes, rows[l], to + 64 * l);
-        t->factors[16 * slot + l] = dtype == BRAID_FP8 ? *(const float *)(rows[l] + 128) : 1;
+        t->factors[16 * slot + l] = dtype == BRAID_FP8 ? entry_scale(&t->p->keys, rows[l], 0) : 1;
     }
 }
 
@@ -100,7 +100,7 @@ BRAID_INLINE u16 widen_key_terms(const braid_index_tiles *t, const char *key, in
     if (keys->dtype == BRAID_F32) return load_pairs((const float *)key + k, keys->width - k);
     for (int i = 0; i < 2 && k < keys->width; i++, k += 16) {
         const bool is_scaled = keys->dtype == BRAID_FP8 && !has_scale_last(keys);
-        const float scale = is_scaled ? entry_scales(keys, key)[k / keys->group] : 1;
+        const float scale = is_scaled ? entry_scale(keys, key, k / keys->group) : 1;
         const int64_t n = lanes_left(keys->width - k);
         f16 widened = widen_row(keys->dtype, key + k * bytes_of(keys->dtype), n, splat(scale));
         // The fill must not become NaN where the scale is infinite.

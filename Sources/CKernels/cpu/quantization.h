@@ -109,12 +109,12 @@ BRAID_INLINE void quantize_group(const float *x, int64_t n, float scale, uint8_t
 }
 
 BRAID_INLINE void quantize_row(
-    const float *x, int64_t n, int64_t group, bool power_of_two, uint8_t *values, float *scales
+    const float *x, int64_t n, int64_t group, bool power_of_two, uint8_t *values, braid_scale_type type, void *scales
 ) {
     for (int64_t j = 0; j < n; j += group) {
         int64_t count = n - j < group ? n - j : group;
         float scale = group_scale(x + j, count, power_of_two);
-        scales[j / group] = scale;
+        store_scale(type, scales, j / group, scale);
         quantize_group(x + j, count, scale, values + j);
     }
 }
@@ -123,7 +123,7 @@ static void quantize_groups(const braid_quantize_groups *p) {
     for (int64_t r = 0; r < p->m; r++)
         quantize_row(
             p->x + r * p->x_stride, p->n, p->group, p->power_of_two, p->values + r * p->values_stride,
-            p->scales + r * p->scales_stride);
+            BRAID_SCALE_F32, p->scales + r * p->scales_stride);
 }
 
 BRAID_INLINE f16 dequantize16(b16 values) {
@@ -157,14 +157,16 @@ static void dequantize_groups(const braid_quantize_groups *p) {
 }
 
 static void store_rows(const braid_store_rows *p) {
+    const int64_t bytes = braid_entry_bytes(p->dtype, p->n, p->group, p->scale_type);
     for (int64_t r = 0; r < p->m; r++) {
         if (p->slots[r] < 0) continue;
         const float *x = p->x + r * p->x_stride;
-        char *entry = (char *)p->lane + p->slots[r] * braid_entry_bytes(p->dtype, p->n, p->group);
+        char *entry = (char *)p->lane + p->slots[r] * bytes;
         if (p->dtype == BRAID_FP8) {
-            int64_t scales = braid_scales_offset(p->n);
-            memset(entry + p->n, 0, (size_t)(scales - p->n));
-            quantize_row(x, p->n, p->group, false, (uint8_t *)entry, (float *)(entry + scales));
+            memset(entry + p->n, 0, (size_t)(bytes - p->n));
+            quantize_row(
+                x, p->n, p->group, p->scale_type == BRAID_SCALE_E8M0, (uint8_t *)entry, p->scale_type,
+                entry + braid_scales_offset(p->n));
         } else if (p->dtype == BRAID_BF16) {
             store_bf16((uint16_t *)entry, x, p->n);
         } else {

@@ -4,7 +4,8 @@
 #include "types.h"
 
 /// Stores row i of x as entry slots[i] of a cache lane: BF16 rounds to nearest even, F32 is copied, FP8 is quantized as
-/// braid_quantize_groups does without powers of two. A row with a negative slot is not stored.
+/// braid_quantize_groups does, with powers of two if the scales are E8M0. The E8M0 scale of a group with an infinite
+/// element is NaN. A row with a negative slot is not stored.
 typedef struct {
     int64_t m, n;
     const float *x;
@@ -13,6 +14,7 @@ typedef struct {
     void *lane;             // entries of n, as in braid_lane
     braid_dtype dtype;
     int64_t group;          // FP8: columns that share a scale
+    braid_scale_type scale_type;  // FP8
 } braid_store_rows;
 
 /// Copies entries of a cache lane as they are stored: entry `entries[i]` fills the words of row i, and zeros fill the

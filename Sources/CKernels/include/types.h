@@ -17,6 +17,15 @@ typedef enum {
 
 #define BRAID_DTYPES 5
 
+/// Says how a scale is stored. The values equal those of the Swift enum `ScaleType`.
+typedef enum {
+    BRAID_SCALE_F32 = 0,
+    BRAID_SCALE_E8M0 = 1,  // a byte, 2^(byte - 127), NaN 0xFF
+} braid_scale_type;
+
+/// Returns the bytes of a scale.
+static inline int64_t braid_scale_bytes(braid_scale_type type) { return type == BRAID_SCALE_E8M0 ? 1 : 4; }
+
 /// Says how the activations that multiply an INT8 matrix are rounded where the checkpoint fixes it for all tokens (static
 /// W8A8); profile.h has the formula.
 typedef struct {
@@ -44,8 +53,7 @@ typedef struct {
     const void *data;       // element (0, 0) of this part; the byte that holds it
     braid_dtype dtype;
     int64_t stride;         // elements from one row to the next; even for FP4
-    const void *scale;      // [blocks of rows, scale_stride] of the whole matrix, F32, or E8M0 bytes (2^(byte - 127),
-                            // NaN 0xFF) for FP4; NULL without scales
+    const void *scale;      // [blocks of rows, scale_stride] of the whole matrix, F32, or E8M0 for FP4; NULL without scales
     int64_t scale_stride;   // scales of a block row of the whole matrix
     int64_t row;            // where this part begins in the whole matrix, to find its scales
     int64_t column;
@@ -59,23 +67,28 @@ typedef struct {
 /// Describes one lane of one layer's paged KV cache, with entries of `width` elements and `1 << page_shift` entries per
 /// page. Position `p` is stored at entry `(pages[p >> page_shift] << page_shift) + (p & mask)`.
 ///
-/// An FP8 entry consists of its E4M3 values, zero bytes up to a multiple of four, then one F32 scale for each `group`
-/// columns; the last group may be shorter. Element i is value i widened exactly to F32, times scale i / group, rounded
-/// once to F32: in the profile F32 an FP8 lane gives the same bits as its dequantized F32 twin.
+/// An FP8 entry consists of its E4M3 values, zero bytes up to a multiple of four, then one scale for each `group`
+/// columns, and zero bytes up to a multiple of four again; the last group may be shorter. Element i is value i widened
+/// exactly to F32, times scale i / group, rounded once to F32: in the profile F32 an FP8 lane gives the same bits as its
+/// dequantized F32 twin.
 typedef struct {
     const void *data;       // 4-byte aligned
     braid_dtype dtype;      // F32, BF16 or FP8
     int64_t width;
     int64_t group;          // FP8: columns that share a scale; a multiple of 16, or at least the width
+    braid_scale_type scale_type;  // FP8
 } braid_lane;
 
 /// Returns the offset of the scales in an FP8 entry, in bytes.
 static inline int64_t braid_scales_offset(int64_t width) { return (width + 3) / 4 * 4; }
 
 /// Returns the bytes from one entry of a lane to the next.
-static inline int64_t braid_entry_bytes(braid_dtype dtype, int64_t width, int64_t group) {
-    if (dtype == BRAID_FP8) return braid_scales_offset(width) + (width + group - 1) / group * 4;
-    return width * (dtype == BRAID_F32 ? 4 : 2);
+static inline int64_t braid_entry_bytes(
+    braid_dtype dtype, int64_t width, int64_t group, braid_scale_type scale_type
+) {
+    if (dtype != BRAID_FP8) return width * (dtype == BRAID_F32 ? 4 : 2);
+    const int64_t scales = (width + group - 1) / group * braid_scale_bytes(scale_type);
+    return braid_scales_offset(width) + (scales + 3) / 4 * 4;
 }
 
 /// A rank's share of the positions of a request: runs of `unit` positions are assigned to `ranks` ranks round-robin.

@@ -49,7 +49,7 @@ static inline float bf16_lane_at(const braid_lane *lane, int64_t entry, int64_t 
     if (lane->dtype != BRAID_FP8) return bf16_rounded(lane_at(lane, entry, i));
     const char *data = entry_at(lane, entry);
     const float value = fp8_value(((const uint8_t *)data)[i]);
-    return bf16_rounded(flushed_product(value, entry_scales(lane, data)[i / lane->group]));
+    return bf16_rounded(flushed_product(value, entry_scale(lane, data, i / lane->group)));
 }
 
 /// A BF16 sum in progress: terms are added one by one, and a block's two chains join the total when it is full.

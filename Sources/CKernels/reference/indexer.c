@@ -23,7 +23,7 @@ static float bf16_score(const braid_index_scores *p, int64_t r, int64_t entry) {
         sums[h % 16] = fmaf(p->weights[r * p->heads + h], 0 > a ? 0 : a, sums[h % 16]);
     }
     float score = add_halves(sums);
-    return scaled_last ? score * entry_scales(keys, data)[0] : score;
+    return scaled_last ? score * entry_scale(keys, data, 0) : score;
 }
 
 void reference_index_scores(const braid_index_scores *p) {

@@ -46,11 +46,13 @@ static uint8_t e4m3_of(float x) {
 }
 
 /// Quantizes one row of `n` columns, group by group.
-static void quantize_row(const float *x, int64_t n, int64_t group, bool power_of_two, uint8_t *values, float *scales) {
+static void quantize_row(
+    const float *x, int64_t n, int64_t group, bool power_of_two, uint8_t *values, braid_scale_type type, void *scales
+) {
     for (int64_t j = 0; j < n; j += group) {
         int64_t count = n - j < group ? n - j : group;
         float scale = group_scale(x + j, count, power_of_two);
-        scales[j / group] = scale;
+        store_scale(type, scales, j / group, scale);
         for (int64_t i = j; i < j + count; i++) {
             float v = x[i] / scale;
             v = v > 448.0f ? 448.0f : v < -448.0f ? -448.0f : v;
@@ -63,7 +65,7 @@ void reference_quantize_groups(const braid_quantize_groups *p) {
     for (int64_t r = 0; r < p->m; r++)
         quantize_row(
             p->x + r * p->x_stride, p->n, p->group, p->power_of_two, p->values + r * p->values_stride,
-            p->scales + r * p->scales_stride);
+            BRAID_SCALE_F32, p->scales + r * p->scales_stride);
 }
 
 void reference_dequantize_groups(const braid_quantize_groups *p) {
@@ -79,11 +81,13 @@ void reference_store_rows(const braid_store_rows *p) {
     for (int64_t r = 0; r < p->m; r++) {
         if (p->slots[r] < 0) continue;
         const float *x = p->x + r * p->x_stride;
-        char *entry = (char *)p->lane + p->slots[r] * braid_entry_bytes(p->dtype, p->n, p->group);
+        int64_t bytes = braid_entry_bytes(p->dtype, p->n, p->group, p->scale_type);
+        char *entry = (char *)p->lane + p->slots[r] * bytes;
         if (p->dtype == BRAID_FP8) {
-            int64_t scales = braid_scales_offset(p->n);
-            memset(entry + p->n, 0, (size_t)(scales - p->n));
-            quantize_row(x, p->n, p->group, false, (uint8_t *)entry, (float *)(entry + scales));
+            memset(entry + p->n, 0, (size_t)(bytes - p->n));
+            quantize_row(
+                x, p->n, p->group, p->scale_type == BRAID_SCALE_E8M0, (uint8_t *)entry, p->scale_type,
+                entry + braid_scales_offset(p->n));
             continue;
         }
         for (int64_t j = 0; j < p->n; j++) {

@@ -37,11 +37,25 @@ static inline float e8m0_value(uint8_t byte) {
     return byte == 0xFF ? NAN : float_of_bits(byte == 0 ? 0x400000u : (uint32_t)byte << 23);
 }
 
+/// Returns scale `i` of an array of scales.
+static inline float stored_scale(braid_scale_type type, const void *scales, int64_t i) {
+    return type == BRAID_SCALE_E8M0 ? e8m0_value(((const uint8_t *)scales)[i]) : ((const float *)scales)[i];
+}
+
+/// Stores scale `i` of an array of scales: for E8M0, a power of two that is at least 2^-126, or infinity, which becomes
+/// NaN.
+static inline void store_scale(braid_scale_type type, void *scales, int64_t i, float scale) {
+    uint32_t bits;
+    memcpy(&bits, &scale, sizeof bits);
+    if (type == BRAID_SCALE_E8M0) ((uint8_t *)scales)[i] = (uint8_t)(bits >> 23);
+    else ((float *)scales)[i] = scale;
+}
+
 /// Returns the scale of element (row, column) of `w`, which must have scales.
 static inline float scale_at(const braid_weight *w, int64_t row, int64_t column) {
     const int64_t block_row = (w->row + row) >> w->row_shift, block = (w->column + column) >> w->column_shift;
     const int64_t i = block_row * w->scale_stride + block;
-    return w->dtype == BRAID_FP4 ? e8m0_value(((const uint8_t *)w->scale)[i]) : ((const float *)w->scale)[i];
+    return stored_scale(w->dtype == BRAID_FP4 ? BRAID_SCALE_E8M0 : BRAID_SCALE_F32, w->scale, i);
 }
 
 /// Returns where the block of `1 << shift` that contains `i` ends.
@@ -98,13 +112,23 @@ static inline int64_t entry_of(const int32_t *pages, int32_t page_shift, int64_t
     return ((int64_t)pages[p >> page_shift] << page_shift) + (p & (((int64_t)1 << page_shift) - 1));
 }
 
-static inline const void *entry_at(const braid_lane *lane, int64_t entry) {
-    return (const char *)lane->data + entry * braid_entry_bytes(lane->dtype, lane->width, lane->group);
+/// Returns the bytes from one entry of a lane to the next.
+static inline int64_t entry_bytes(const braid_lane *lane) {
+    return braid_entry_bytes(lane->dtype, lane->width, lane->group, lane->scale_type);
 }
 
-/// Returns the scales of an FP8 entry.
-static inline const float *entry_scales(const braid_lane *lane, const void *entry) {
-    return (const float *)((const char *)entry + braid_scales_offset(lane->width));
+static inline const void *entry_at(const braid_lane *lane, int64_t entry) {
+    return (const char *)lane->data + entry * entry_bytes(lane);
+}
+
+/// Returns where the scale of a group of columns is in an FP8 entry, in bytes.
+static inline int64_t scale_offset(const braid_lane *lane, int64_t group) {
+    return braid_scales_offset(lane->width) + group * braid_scale_bytes(lane->scale_type);
+}
+
+/// Returns the scale of a group of columns of an FP8 entry.
+static inline float entry_scale(const braid_lane *lane, const void *entry, int64_t group) {
+    return stored_scale(lane->scale_type, (const char *)entry + scale_offset(lane, group), 0);
 }
 
 static inline float lane_at(const braid_lane *lane, int64_t entry, int64_t i) {
@@ -112,7 +136,7 @@ static inline float lane_at(const braid_lane *lane, int64_t entry, int64_t i) {
     switch (lane->dtype) {
     case BRAID_F32: return ((const float *)data)[i];
     case BRAID_BF16: return bf16_at(data, i);
-    case BRAID_FP8: return fp8_value(((const uint8_t *)data)[i]) * entry_scales(lane, data)[i / lane->group];
+    case BRAID_FP8: return fp8_value(((const uint8_t *)data)[i]) * entry_scale(lane, data, i / lane->group);
     default: return NAN;
     }
 }

@@ -135,7 +135,8 @@ extension Kernels {
         if share(Store(x: x, slots: slots, lane: lane), rows: x.rows, each: 2 * x.columns) { return }
         var p = unsafe braid_store_rows(
             m: Int64(x.rows), n: Int64(x.columns), x: x.base, x_stride: Int64(x.stride), slots: slots.base,
-            lane: lane.base, dtype: lane.dtype.kernelValue, group: Int64(lane.group))
+            lane: lane.base, dtype: lane.dtype.kernelValue, group: Int64(lane.group),
+            scale_type: lane.scaleType.kernelValue)
         run { unsafe table.store_rows(&p) }
     }
 

@@ -10,6 +10,9 @@ enum ToyKeys {
     static let inputs = 1
     static let entries = 2
 
+    /// How an FP8 cache keeps the latent lane.
+    static let latentRounding = KeySet.FP8Rounding.grouped(16, .f32)
+
     /// The lanes of `window` and `entries`. Only layers that select entries have an index lane.
     static let latent = 0
     static let rotary = 1
@@ -33,7 +36,7 @@ enum ToyKeys {
 
     static func sets(_ kind: ToyLayerKind, longEntry: Int, _ type: CacheType) -> [KeySet] {
         var lanes = [
-            KeySet.Lane(as: type, width: ToySizes.latent, fp8: .grouped(16)),
+            KeySet.Lane(as: type, width: ToySizes.latent, fp8: latentRounding),
             KeySet.Lane(as: type, width: ToySizes.rotary, fp8: .keepsBF16),
         ]
         let window = KeySet("window", lanes, lifetime: .window(tokens: ToySizes.window))

@@ -43,6 +43,7 @@ package final class ToyModel: Model {
                     .attend(
                         .init(
                             heads: ToySizes.heads, latentWidth: ToySizes.latent, ropeWidth: ToySizes.rotary,
+                            latentRounding: ToyKeys.latentRounding,
                             topK: kind == .selecting ? ToySizes.topK : nil))
                 ])
         }

@@ -24,6 +24,7 @@ extension LayoutReport {
                 "cache",
                 "\(cacheType.rawValue): \(cacheBytesPerLayer) bytes per token and layer"
                     + (parallel.world > 1 ? "; a rank writes those of its rows" : "")))
+        lines += entryBytes
         if parallel.kvSharding.ranks > 1 { lines.append(titled("keys", kvShardingRule)) }
         let shared = parallel.world > 1 ? ", mapped once for all \(parallel.world) ranks" : ""
         lines.append(titled("memory", "\(gibibytes(memory)): weights \(gibibytes(weightBytes))\(shared)"))
@@ -73,6 +74,17 @@ extension LayoutReport {
         let bytes = model.layers.indices.map { cost.cacheBytes(ofLayer: $0) }
         let (least, most) = (bytes.min() ?? 0, bytes.max() ?? 0)
         return least == most ? grouped(most) : "\(grouped(least)) to \(grouped(most))"
+    }
+
+    /// The bytes of an entry of each kind of key set, where entries are not those of a token each.
+    private var entryBytes: [String] {
+        guard cost.format.groups.count > 1 else { return [] }
+        let kinds = cost.format.layers.joined().map { set in
+            let tokens = set.tokensPerEntry == 1 ? "" : " of \(set.tokensPerEntry) tokens"
+            return "\(set.name)\(tokens) \(grouped(set.bytesPerEntry))"
+        }
+        let distinct = kinds.enumerated().filter { kinds.firstIndex(of: $0.element) == $0.offset }.map(\.element)
+        return [titled("entries", "bytes of each: " + distinct.joined(separator: ", "))]
     }
 
     /// True if the bytes that ranks receive depend on the router.

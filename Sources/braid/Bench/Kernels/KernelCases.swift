@@ -1,3 +1,4 @@
+import KVCache
 import Modeling
 import Planning
 import Tensors
@@ -42,7 +43,7 @@ extension KernelShapes {
         let positions = 64 * 1024
         let scored = [DType.f32, .bf16, .fp8].flatMap { type in
             [1, 8, 64].map { rows in
-                let entry = CacheLane.entryBytes(type, width: indexer.width, group: indexer.width)
+                let entry = Self.indexLane(type, width: indexer.width).bytesPerEntry
                 return KernelCase(
                     operation: "index scores", shape: "\(indexer.heads) heads × \(indexer.width), 64K keys", type: type,
                     rows: rows, operations: 2 * Double(rows * positions * indexer.heads * indexer.width),
@@ -64,9 +65,13 @@ extension KernelShapes {
         let scores = bed.scratch.rows(rows, positions)
         let pages = bed.pages(positions: positions)
         return {
-            let keys = bed.cold.lane(type, width: indexer.width, group: indexer.width, entries: positions)
+            let keys = bed.cold.lane(Self.indexLane(type, width: indexer.width), entries: positions)
             kernels.indexScores(queries, weights: weights, keys: keys, pages, into: scores, bed.scratch)
         }
+    }
+
+    private static func indexLane(_ type: DType, width: Int) -> KeySet.Lane {
+        KeySet.Lane(as: type.cacheType, width: width, fp8: .perEntry)
     }
 
     private func topK(_ k: Int, of positions: Int, _ bed: KernelBed) -> KernelCase {
@@ -85,9 +90,7 @@ extension KernelShapes {
         let (latent, rope, keys, positions, rows) = (attention.latentWidth, attention.ropeWidth, 2048, 32 * 1024, 8)
         return [heads, attention.heads].uniqued.flatMap { heads in
             [DType.f32, .bf16, .fp8].map { type in
-                let entries =
-                    CacheLane.entryBytes(type, width: latent, group: 128)
-                    + CacheLane.entryBytes(type.ofRotaryKeys, width: rope, group: 128)
+                let entries = attention.lanes(type).reduce(0) { $0 + $1.bytesPerEntry }
                 return KernelCase(
                     operation: "sparse attention", shape: "\(heads) heads, \(keys) of 32K keys", type: type, rows: rows,
                     operations: 2 * Double(rows * heads * keys * (2 * latent + rope)),
@@ -147,12 +150,12 @@ extension KernelShapes {
             moved("add", "\(hidden)", 3 * hidden) { bed.kernels.add(x, out, into: out) },
         ]
         for type in [DType.bf16, .fp8] {
-            let entry = CacheLane.entryBytes(type, width: attention.latentWidth, group: 128)
-            let lane = bed.cold.lane(type, width: attention.latentWidth, group: 128, entries: 64 * rows)
+            let format = attention.lanes(type)[0]
+            let lane = bed.cold.lane(format, entries: 64 * rows)
             cases.append(
                 KernelCase(
                     operation: "quantize", shape: "latent \(attention.latentWidth)", type: type, rows: rows,
-                    bytes: Double(rows * (4 * attention.latentWidth + entry))
+                    bytes: Double(rows * (4 * attention.latentWidth + format.bytesPerEntry))
                 ) { bed.kernels.store(latents, slots: slots, in: lane) })
         }
         return cases
@@ -176,19 +179,42 @@ extension LayerDescription.Attention {
         let pages = bed.pages(positions: positions)
         let last = bed.numbers(rows, first: positions - 1, step: 0)
         return {
-            let latents = bed.cold.lane(type, width: latentWidth, group: 128, entries: positions)
-            let ropes = bed.cold.lane(type.ofRotaryKeys, width: ropeWidth, group: 128, entries: positions)
+            let lanes = lanes(type).map { bed.cold.lane($0, entries: positions) }
             kernels.attention(
-                queries, heads: heads, scale: 0.01, latent: latents, rope: ropes,
+                queries, heads: heads, scale: 0.01, latent: lanes[0], rope: lanes[1],
                 valuesIncludeRotary: valueWidth > latentWidth, pages, positions: last, selection: selection, into: out,
                 logSumExp: logSumExp, bed.scratch)
         }
     }
 }
 
+extension LayerDescription.Attention {
+    /// Returns the latent lane and the rotary lane of a cache that keeps latents in this type.
+    fileprivate func lanes(_ type: DType) -> [KeySet.Lane] {
+        [
+            KeySet.Lane(as: type.cacheType, width: latentWidth, fp8: latentRounding),
+            KeySet.Lane(as: type.cacheType, width: ropeWidth, fp8: .keepsBF16),
+        ]
+    }
+}
+
 extension DType {
-    /// The type of rotary keys beside latent keys of this type: a cache of FP8 latents keeps them in BF16.
-    fileprivate var ofRotaryKeys: DType { self == .fp8 ? .bf16 : self }
+    /// The type of a cache that keeps latents and index keys in this type.
+    fileprivate var cacheType: CacheType {
+        switch self {
+        case .f32: .float32
+        case .bf16: .bfloat16
+        case .fp8: .fp8
+        case .int8, .fp4: preconditionFailure("no cache keeps keys in \(self)")
+        }
+    }
+}
+
+extension ColdMemory {
+    fileprivate func lane(_ lane: KeySet.Lane, entries: Int) -> CacheLane {
+        self.lane(
+            lane.dtype, width: lane.width, group: lane.group, scaleType: lane.scaleType, entries: entries)
+    }
 }
 
 extension Array where Element: Hashable {
