@@ -128,7 +128,7 @@ def judge(model, answer, ids, seed, options):
     integers = integer_activations.IntegerActivations(model, options.integers) if options.integers else None
     profile = bfloat16_profile.BFloat16Profile(model) if options.dtype == "bfloat16" else None
     with reference.Decisions(model) as decisions, integers or profile or contextlib.nullcontext():
-        cache = rounded_cache.RoundedCache(model.config) if options.kv_cache_dtype == "fp8_e4m3" else None
+        cache = rounded_cache.of_model(model.config) if options.kv_cache_dtype == "fp8_e4m3" else None
         rows = torch.log_softmax(reference.logits(model, sequence[:-1], cache), -1)
     margins = decisions.smallest_up_to(len(rows))
     roundings = cache.closest_up_to(len(rows)) if cache else [math.inf] * len(rows)

@@ -55,7 +55,7 @@ class Case:
 
     def new_cache(self, model):
         """What a forward is given: nothing, or an empty cache that rounds."""
-        return rounded_cache.RoundedCache(model.config) if self.rounded_cache else None
+        return rounded_cache.of_model(model.config) if self.rounded_cache else None
 
 
 YARN = make_checkpoint.YARN | {"factor": 4, "original_max_position_embeddings": 32}
@@ -157,6 +157,14 @@ CASES = {
         sizes=make_checkpoint.V4_SIZES["tiny"] | dict(
             hidden_size=160, q_lora_rank=136, head_dim=40, qk_rope_head_dim=8, o_groups=4, o_lora_rank=24,
             n_routed_experts=8, num_experts_per_tok=2, moe_intermediate_size=32, index_n_heads=16, index_head_dim=16, index_topk=20)),
+    "v4-fp8-cache": Case(
+        why="V4: keys and compressed entries in an FP8 cache, one group of 64 whole and one partial, E8M0 scales, rotated "
+            "index keys; BF16",
+        arch="v4", layers=2, prompt=40, rounded_cache=True, matrices=torch.bfloat16,
+        sizes=make_checkpoint.V4_SIZES["tiny"] | dict(
+            hidden_size=48, q_lora_rank=24, head_dim=84, qk_rope_head_dim=8, o_groups=4, o_lora_rank=12,
+            n_routed_experts=8, num_experts_per_tok=2, moe_intermediate_size=8, index_n_heads=16, index_head_dim=16,
+            index_topk=6)),
 }
 
 
@@ -257,7 +265,8 @@ def make(name, case):
     (directory / "greedy.json").write_text("{\n" + lines + "\n}\n")
     note = {"why": case.why, "seed": run.seed, "prompt": case.prompt, "new": NEW_TOKENS,
             "margins": {kind: f"{gap:.1e}" for kind, gap in run.margins.items()},
-            "token gap": f"{min(run.gaps):.1e}", "other path": f"{difference:.1e}"}
+            "token gap": f"{min(run.gaps):.1e}", "other path": f"{difference:.1e}",
+            "versions": f"transformers {transformers.__version__}, torch {torch.__version__}"}
     if case.rounded_cache:
         note["margins"]["rounding"] = f"{run.rounding:.1e}"
     (directory / "note.json").write_text(json.dumps(note, indent=2) + "\n")
@@ -266,8 +275,9 @@ def make(name, case):
 
 MANIFEST = """# Golden values
 
-Made by `python Oracle/make_goldens.py` with transformers {transformers}, torch {torch} (float32, its eager code, one
-thread). Do not edit; make them anew. Another processor may change the last bits of the values, never a decision.
+Made by `python Oracle/make_goldens.py` with the versions in a case's `note.json`, or where it has none with transformers
+5.23.0 and torch 2.13.0+cpu (float32, its eager code, one thread). Do not edit; make them anew. Other versions or another
+processor may change the last bits of the values, never a decision.
 
 Each case holds `checkpoint/` (released names and keys, random weights), `stages.safetensors` (every stage of one
 forward over the prompt) and `greedy.json` (the prompt, its greedy continuation, logprobs, gaps to the second token).
@@ -310,8 +320,7 @@ def write_manifest():
             data = path.read_bytes()
             files.append(f"| `{hashlib.sha256(data).hexdigest()}` | {len(data)} | {path.relative_to(GOLDEN)} |")
     (GOLDEN / "MANIFEST.md").write_text(MANIFEST.format(
-        transformers=transformers.__version__, torch=torch.__version__, clear=CLEAR_DECISION,
-        rounding=CLEAR_ROUNDING, drafts=DRAFTS - 1,
+        clear=CLEAR_DECISION, rounding=CLEAR_ROUNDING, drafts=DRAFTS - 1,
         rows="\n".join(rows), files="\n".join(files)))
 
 
