@@ -105,8 +105,8 @@ import braid
         let context = 131_072
         let device = try PlanExample.hardware(tflops: 1e6, bandwidth: 1)
         let time = try PlanExample.time(model, device, one).decode(requests: 1, context: context, stage: 0)
-        // 448 elements with a scale for 64 each, and 64 rotary ones in BF16.
-        let key = 448 + 4 * 448 / 64 + 2 * 64
+        // 448 elements with a byte of scale for 64 each and one byte more, and 64 rotary ones in BF16.
+        let key = 448 + 448 / 64 + 1 + 2 * 64
         let keys = 43 * 128 + 21 * 512 + 20 * context / 128
         #expect(abs(time[.attention] * 1e9 / Double(keys * key) - 1) < 1e-9)
         // An index key of 132 bytes and a score of 4, written and read, for every 4 tokens.

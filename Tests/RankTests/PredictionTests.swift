@@ -48,11 +48,11 @@ import Testing
     func `are the measured ones, for every rank and operation`(name: String, parallel: ParallelConfiguration) throws {
         let golden = try Golden(name)
         let model = try golden.directory.load()
-        let cost = LayoutCost(model.description, parallel, format: model.cacheFormat(.float32, pageSize: 128))
-        let pool = RankPool(
-            model,
-            EngineConfiguration(smallCache: parallel, tokens: 4096, alignment: model.positionAlignment),
-            recording: Set(Stage.allCases))
+        let configuration = EngineConfiguration(
+            smallCache: parallel, tokens: 4096, alignment: model.positionAlignment)
+        let cost = LayoutCost(
+            model.description, parallel, format: model.cacheFormat(.float32, pageSize: configuration.pageSize))
+        let pool = RankPool(model, configuration, recording: Set(Stage.allCases))
         defer { pool.stop() }
         let seed = UInt64.random(in: 0...UInt64.max)
         // What must occur occurs in the batches of a fixed seed; others, of a random seed, follow.

@@ -144,11 +144,11 @@ import Verification
         }
     }
 
-    @Test(arguments: ["cp2", "tp2", "dp2", "cp4 dcp2"])
-    func `finds one wrong scale of an FP8 cache, in the rows after it`(layout: String) throws {
+    @Test(arguments: ["v3", "v4-fp8-cache"], ["cp2", "tp2", "dp2", "cp4 dcp2"])
+    func `finds one wrong scale of an FP8 cache, in the rows after it`(name: String, layout: String) throws {
         let notation = "\(layout) chunk9 page4 fp8_e4m3 cold mixed"
-        #expect(try Self.finding("v3", nil, notation) == .equal)
-        let verdict = try Self.finding("v3", .wrongScale(layer: 0, request: 3, position: 4), notation)
+        #expect(try Self.finding(name, nil, notation) == .equal)
+        let verdict = try Self.finding(name, .wrongScale(layer: 0, request: 3, position: 4), notation)
         guard case .different(.value(let value)) = verdict else {
             Issue.record("\(layout): \(verdict)")
             return

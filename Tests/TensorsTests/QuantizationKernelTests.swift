@@ -136,11 +136,12 @@ struct QuantizationKernelTests {
 
     @Test
     func `a key of DeepSeek-V4 has 448 values, seven bytes of scales and one of padding`() {
-        // Groups of 64, each with one number that decides its scale: 448 and less up to more than 224 take 1.
+        // Groups of 64, each with one number that decides its scale, which is 1 for more than 224 up to 448. Multiplied by
+        // their scales, the codes are 448, 448, 224, 224, 9.92e-5, 0 and 2.98e38.
         let largest: [Float] = [448, 448.5, 224, 225, 1e-4, 0, 3e38]
         let exponents: [UInt8] = [127, 128, 126, 127, 105, 105, 247]
         let key = largest.flatMap { [$0] + [Float](repeating: 0, count: 63) }
-        let codes: [UInt8] = [0x7E, 0x76, 0x7E, 0x76, 0x76, 0, 0x7A]
+        let codes: [UInt8] = [0x7E, 0x76, 0x7E, 0x76, 0x7D, 0, 0x76]
         for level in KernelLevel.all {
             let lane = store(level, key, group: 64, BRAID_SCALE_E8M0)
             #expect(lane.count == 456)
