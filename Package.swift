@@ -43,6 +43,8 @@ let package = Package(
         // Where pkg-config does not know it, CMPI is built without MPI.
         .systemLibrary(name: "OpenMPI", pkgConfig: "ompi-c", providers: [.apt(["libopenmpi-dev"])]),
         .target(name: "CMPI", dependencies: ["OpenMPI"]),
+        // Opens UCX when it is asked for, so nothing is linked. Where its headers are missing, it is built without it.
+        .target(name: "CUCX"),
         library("Tensors", ["CKernels"]),
         library("Parallelism", ["CMPI", "Tensors"]),
         library("JSON"),
