@@ -77,11 +77,11 @@ let package = Package(
         library(
             "Connections",
             [.product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio")]),
-        // Transfers between processes, over TCP.
+        // Transfers between processes, over TCP and UCX.
         library(
             "KVTransport",
             [
-                "Disaggregation", "Inference", "Checkpoints", "Connections",
+                "CUCX", "Disaggregation", "Inference", "Checkpoints", "Connections",
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
             ]),
@@ -205,8 +205,8 @@ let package = Package(
         tests(
             "CommandTests",
             [
-                "braid", "Routing", "PrefixStorage", "KVTransport", "Verification", "Planning", "Checkpoints",
-                "Inference", "JSON",
+                "braid", "Routing", "PrefixStorage", "KVTransport", "Disaggregation", "Verification", "Planning",
+                "Checkpoints", "Inference", "JSON",
                 "KVCache",
                 "Models",
                 "DeepSeekV32", "Modeling", "Parallelism", "Serving", "Tensors", "Tokenization", "TestSupport",

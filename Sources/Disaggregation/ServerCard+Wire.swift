@@ -18,6 +18,12 @@ extension ServerCard: WireCodable {
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&protocolVersion)
         try wire.pass(&engine)
+        var sentBackend = backend.rawValue
+        try wire.pass(&sentBackend)
+        guard let backend = TransferBackend(rawValue: sentBackend) else {
+            throw Wire.Failure(description: "a transfer backend of number \(sentBackend)")
+        }
+        self.backend = backend
         try wire.pass(&numerics)
         try wire.pass(&model)
         var sent = SentPlacement(placement)

@@ -10,6 +10,8 @@ package struct ServerCard: Sendable, Equatable {
     package var protocolVersion = 5
     /// An id of this start of the server, which no other has.
     package var engine = ""
+    /// The way of frames, which both servers must have been told.
+    package var backend = TransferBackend.tcp
     /// The numerics profile, and the version of all profiles.
     package var numerics: String
     /// The digest of the model's files.
@@ -62,6 +64,7 @@ package struct ServerCard: Sendable, Equatable {
         let needed = decode.receivedLayers
         let compared = [
             difference("protocol version") { "\($0.protocolVersion)" }, difference("numerics") { $0.numerics },
+            difference("--disaggregation-transfer-backend") { "\($0.backend)" },
             difference("model") { $0.model }, difference("vocabulary size") { "\($0.vocabularySize)" },
             difference("layers") { "\($0.layers)" },
             difference("cache entries") { $0.placement.format.entries(ofLayers: needed) },

@@ -125,7 +125,7 @@ package struct TransferOpening: Sendable {
     package let number: UInt64
     /// The other server's card.
     package let card: ServerCard
-    package let link: TCPLink
+    package let link: SessionLink
 }
 
 /// The event loops of all links of this process, which serve nothing else. There is one: a link's events come one after

@@ -2,11 +2,11 @@ package import Disaggregation
 import NIOCore
 package import Synchronization
 
-/// A link of two TCP connections, so that frames never delay a message. Both are served by one event loop, which also
-/// delivers the events.
-package final class TCPLink: TransferLink {
+/// A link whose messages go over a TCP connection and whose frames have a channel of their own, so that they never delay a
+/// message. The event loop of the connection delivers all events.
+package final class SessionLink: TransferLink {
     private let messages: RecordConnection
-    private let frames: RecordConnection
+    private let frames: any FrameChannel
     private let traffic: TransferTraffic
     private let state = Mutex(State())
     /// The bytes of frames, and of messages, that were sent and not yet taken by the system.
@@ -32,18 +32,16 @@ package final class TCPLink: TransferLink {
     /// More bytes of messages do not wait: the other server has stopped reading.
     private static let maxQueuedMessages = 256 << 20
     private static let maxReason = 1024
-    /// The time that the connection of messages has to end after that of frames.
+    /// The time that the connection of messages has to end after the channel of frames.
     private static let patience = TimeAmount.seconds(1)
 
-    /// - Precondition: One event loop serves both connections.
-    init(_ messages: RecordConnection, frames: RecordConnection, _ traffic: TransferTraffic) {
-        precondition(
-            messages.channel.eventLoop === frames.channel.eventLoop, "a link's connections have one event loop")
+    /// - Precondition: One event loop serves messages and frames.
+    init(_ messages: RecordConnection, frames: any FrameChannel, _ traffic: TransferTraffic) {
+        precondition(messages.eventLoop === frames.eventLoop, "a link has one event loop")
         self.messages = messages
         self.frames = frames
         self.traffic = traffic
         messages.bounds = RecordConnection.Bounds(record: Self.maxMessage)
-        frames.bounds = RecordConnection.Bounds(record: KVFrame.headerBytes + KVFrame.maxPayload)
     }
 
     /// Ends when the link has ended.
@@ -53,26 +51,31 @@ package final class TCPLink: TransferLink {
     package var failure: String? { state.withLock { $0.end } }
 
     package func open(_ receive: @escaping @Sendable (TransferLinkEvent) -> Void) {
-        messages.channel.eventLoop.execute { [self] in
+        messages.eventLoop.execute { [self] in
             let end = state.withLock { state in
                 if state.end == nil { state.receive = receive }
                 return state.end
             }
             if let end { return receive(.closed(end)) }
-            messages.deliver { [self] event in take(event, of: messages) }
-            frames.deliver { [self] event in take(event, of: frames) }
+            messages.deliver { [self] event in take(event) }
+            frames.deliver { [self] event in take(frame: event) }
         }
     }
 
-    private func take(_ event: RecordConnection.Event, of connection: RecordConnection) {
+    private func take(frame event: RecordConnection.Event) {
         switch event {
-        case .ended(let reason) where connection === frames:
-            // The other connection says why, if the other server has ended the link.
-            connection.channel.eventLoop.scheduleTask(in: Self.patience) { [weak self] in self?.end(reason) }
-        case .ended(let reason): end(reason)
-        case .record(let bytes) where connection === frames:
+        case .ended(let reason):
+            // The connection of messages says why, if the other server has ended the link.
+            frames.eventLoop.scheduleTask(in: Self.patience) { [weak self] in self?.end(reason) }
+        case .record(let bytes):
             traffic.received.add(UInt64(bytes.count), ordering: .relaxed)
             deliver(.frame(bytes))
+        }
+    }
+
+    private func take(_ event: RecordConnection.Event) {
+        switch event {
+        case .ended(let reason): end(reason)
         case .record(let bytes):
             let body = bytes.dropFirst()
             switch bytes.first.flatMap(Kind.init) {
@@ -108,21 +111,14 @@ package final class TCPLink: TransferLink {
         }
     }
 
-    package func setReadsFrames(_ reads: Bool) {
-        let channel = frames.channel
-        // `setOption` takes effect at once on the event loop, and later on other threads. Queued, calls keep their order.
-        channel.eventLoop.execute {
-            // It fails if the connection is over, and then there is nothing to read.
-            channel.setOption(.autoRead, value: reads).whenComplete { _ in }
-        }
-    }
+    package func setReadsFrames(_ reads: Bool) { frames.setReads(reads) }
 
     package func close(_ reason: String) {
         if isClosing.exchange(true, ordering: .relaxed) { return }
         state.withLock { $0.closing = reason }
         messages.send([Kind.end.rawValue] + reason.utf8.prefix(Self.maxReason))
         // Never on the caller's stack, which may hold a lock.
-        messages.channel.eventLoop.execute { [self] in end(reason) }
+        messages.eventLoop.execute { [self] in end(reason) }
     }
 
     /// Ends the link, on its event loop.
@@ -136,10 +132,10 @@ package final class TCPLink: TransferLink {
         }
         guard let reason else { return }
         isClosing.store(true, ordering: .relaxed)
-        for connection in [messages, frames] {
-            connection.deliver(to: nil)
-            connection.close()
-        }
+        messages.deliver(to: nil)
+        frames.deliver(to: nil)
+        messages.close()
+        frames.close()
         receive?(.closed(reason))
     }
 }

@@ -13,6 +13,7 @@ package final class TransferDialer: Sendable {
     /// Begins a session, or throws why not. It is called on the event loop, and does not wait.
     private let begin: @Sendable (TransferOpening) throws(TransferFailure) -> Void
     private let log: @Sendable (String) -> Void
+    private let ucx: UCXSettings
     private let state: Mutex<State>
     package let traffic = TransferTraffic()
 
@@ -40,8 +41,12 @@ package final class TransferDialer: Sendable {
         var failures: UInt64 = 0
     }
 
+    /// - Parameters:
+    ///   - card: also says how frames are sent.
+    ///   - ucx: what UCX may use if frames go over it.
     package init(
         _ target: Target, _ card: ServerCard, _ secret: TransferSecret, _ limits: TransferLimits = TransferLimits(),
+        ucx: UCXSettings = UCXSettings(),
         begin: @escaping @Sendable (TransferOpening) throws(TransferFailure) -> Void,
         log: @escaping @Sendable (String) -> Void
     ) {
@@ -49,6 +54,7 @@ package final class TransferDialer: Sendable {
         self.card = card
         self.secret = secret
         self.limits = limits
+        self.ucx = ucx
         self.begin = begin
         self.log = log
         state = Mutex(State(retry: limits.firstRetry, problem: "has not answered yet"))
@@ -131,27 +137,39 @@ package final class TransferDialer: Sendable {
     private func join(
         _ frames: RecordConnection, _ messages: RecordConnection, _ handshake: TransferHandshake, _ source: ServerCard
     ) {
-        let number = handshake.session
-        let second = TransferHandshake(dialing: card, .frames(number), handshake.sessionSecret)
+        let secret = handshake.sessionSecret
+        let second = TransferHandshake(dialing: card, .frames(handshake.session), secret)
+        let settings = FrameChannelSettings(
+            backend: card.backend, role: .decode, secret: secret, ucx: ucx, limits: limits)
         HandshakeRun(second, on: frames, limits) { [self] result in
-            do throws(TransferFailure) {
-                _ = try result.get()
-                if state.withLock({ $0.isStopped }) { throw TransferFailure("this server has stopped") }
-                let link = TCPLink(messages, frames: frames, traffic)
-                do throws(TransferFailure) {
-                    try begin(TransferOpening(number: number, card: source, link: link))
-                } catch {
-                    link.close(error.description)
-                    throw error
-                }
-                hasBegun(link)
-            } catch {
-                give(up: messages, error.description)
+            switch result {
+            case .failure(let failure): give(up: messages, failure.description)
+            case .success:
+                settings.open(frames) { [self] result in begin(result, messages, handshake.session, source) }
             }
         }.start(isDialer: true)
     }
 
-    private func hasBegun(_ link: TCPLink) {
+    private func begin(
+        _ frames: Result<any FrameChannel, TransferFailure>, _ messages: RecordConnection, _ number: UInt64,
+        _ source: ServerCard
+    ) {
+        do throws(TransferFailure) {
+            let link = SessionLink(messages, frames: try frames.get(), traffic)
+            do throws(TransferFailure) {
+                if state.withLock({ $0.isStopped }) { throw TransferFailure("this server has stopped") }
+                try begin(TransferOpening(number: number, card: source, link: link))
+            } catch {
+                link.close(error.description)
+                throw error
+            }
+            hasBegun(link)
+        } catch {
+            give(up: messages, error.description)
+        }
+    }
+
+    private func hasBegun(_ link: SessionLink) {
         state.withLock { $0.problem = nil }
         log("a session with the prefill server at \(target) has begun")
         let began = NIODeadline.now()

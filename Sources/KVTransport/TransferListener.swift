@@ -9,6 +9,7 @@ package final class TransferListener: Sendable {
     private let secret: TransferSecret
     private let limits: TransferLimits
     private let hooks: Hooks
+    private let ucx: UCXSettings
     private let state = Mutex(State())
     package let traffic = TransferTraffic()
 
@@ -50,10 +51,15 @@ package final class TransferListener: Sendable {
         let secret: TransferSecret
     }
 
+    /// - Parameters:
+    ///   - card: also says how frames are sent.
+    ///   - ucx: what UCX may use if frames go over it.
     package init(
-        _ card: ServerCard, _ secret: TransferSecret, _ hooks: Hooks, _ limits: TransferLimits = TransferLimits()
+        _ card: ServerCard, _ secret: TransferSecret, _ hooks: Hooks, _ limits: TransferLimits = TransferLimits(),
+        ucx: UCXSettings = UCXSettings()
     ) {
         self.card = card
+        self.ucx = ucx
         self.secret = secret
         self.limits = limits
         self.hooks = hooks
@@ -157,16 +163,33 @@ package final class TransferListener: Sendable {
         awaited.connection.close()
     }
 
-    /// Begins the session to which a connection for frames belongs. The last record tells the other server so.
+    /// Prepares the frames of the session to which a connection belongs. The last record of the handshake tells the other
+    /// server that there is such a session.
     private func begin(_ outcome: HandshakeRun.Outcome, _ connection: RecordConnection) {
         let session = outcome.handshake.session
         guard let awaited = state.withLock({ $0.awaited.removeValue(forKey: session) }) else {
             return connection.close()
         }
-        let link = TCPLink(awaited.connection, frames: connection, traffic)
         if let reply = outcome.reply { connection.send(reply) }
+        let settings = FrameChannelSettings(
+            backend: card.backend, role: .prefill, secret: awaited.secret, ucx: ucx, limits: limits)
+        settings.open(connection) { [weak self] result in
+            guard let self else { return awaited.connection.close() }
+            switch result {
+            case .success(let frames): begin(session, awaited, frames)
+            case .failure(let failure):
+                log("gave up a session with \(connection.peer): \(failure)")
+                state.withLock { $0.failures += 1 }
+                awaited.connection.close()
+            }
+        }
+    }
+
+    private func begin(_ session: UInt64, _ awaited: Awaited, _ frames: any FrameChannel) {
+        let link = SessionLink(awaited.connection, frames: frames, traffic)
+        let peer = awaited.connection.peer
         link.closeFuture.whenComplete { [self] _ in
-            log("the session with the decode server at \(connection.peer) has ended: \(link.failure ?? "unknown")")
+            log("the session with the decode server at \(peer) has ended: \(link.failure ?? "unknown")")
             state.withLock { state in
                 state.failures += 1
                 state.peers[session] = nil
@@ -175,8 +198,8 @@ package final class TransferListener: Sendable {
         do throws(TransferFailure) {
             try hooks.begin(TransferOpening(number: session, card: awaited.card, link: link))
             // The link's end comes later on this event loop.
-            state.withLock { $0.peers[session] = connection.peer }
-            log("a session with the decode server at \(connection.peer) has begun")
+            state.withLock { $0.peers[session] = peer }
+            log("a session with the decode server at \(peer) has begun")
         } catch {
             link.close(error.description)
         }

@@ -7,16 +7,18 @@ import Synchronization
 import TestSupport
 import Testing
 
-/// A prefill and a decode engine that are connected by sockets.
+/// A prefill and a decode engine that are connected.
 private final class Engines: Sendable {
     let prefill: Engine
     let decode: Engine
     let sending: PrefillEndpoint
     let receiving: DecodeEndpoint
     private let cards: (prefill: ServerCard, decode: ServerCard)
-    private let links = Mutex([TCPLink]())
+    private let links = Mutex([SessionLink]())
+    private let ucx: UCXSettings
 
-    init() throws {
+    init(_ way: Way) throws {
+        ucx = way.settings
         var prefillSettings = EngineConfiguration()
         prefillSettings.pageSize = 64
         prefillSettings.chunkedPrefillSize = 7
@@ -26,9 +28,10 @@ private final class Engines: Sendable {
         decodeSettings.pageSize = 16
         decodeSettings.parallel = ParallelConfiguration(tensor: 2)
         let model = try Golden("v32").directory.load()
-        cards = (
-            ServerCard(model, prefillSettings, digest: "v32"), ServerCard(model, decodeSettings, digest: "v32")
-        )
+        var prefillCard = ServerCard(model, prefillSettings, digest: "v32")
+        var decodeCard = ServerCard(model, decodeSettings, digest: "v32")
+        (prefillCard.backend, decodeCard.backend) = (way.backend, way.backend)
+        cards = (prefillCard, decodeCard)
         (prefill, decode) = (Engine(model, prefillSettings), Engine(model, decodeSettings))
         var policy = PrefillPolicy()
         policy.localPrefillTokens = 0
@@ -46,13 +49,13 @@ private final class Engines: Sendable {
                 refusal: { endpoint.failure == nil ? "busy" : nil },
                 begin: { opening throws(TransferFailure) in
                     try endpoint.begin(opening.number, to: opening.card, over: opening.link, for: engine)
-                }, log: { _ in }))
+                }, log: { _ in }), ucx: ucx)
     }
 
     func dialer(port: Int) -> TransferDialer {
         let (endpoint, engine) = (receiving, decode)
         return TransferDialer(
-            TransferDialer.Target(host: "127.0.0.1", port: port), cards.decode, TransferSecret(),
+            TransferDialer.Target(host: "127.0.0.1", port: port), cards.decode, TransferSecret(), ucx: ucx,
             begin: { opening throws(TransferFailure) in
                 self.links.withLock { $0.append(opening.link) }
                 try endpoint.begin(opening.number, from: opening.card, over: opening.link, for: engine)
@@ -63,9 +66,10 @@ private final class Engines: Sendable {
     func cut() { links.withLock { $0.last }?.close("the cable was pulled") }
 }
 
-@Suite(.serialized, .timeLimit(.minutes(10))) struct `Two engines over TCP` {
-    @Test func `answer as one does, also when the link is cut, or a server is stopped`() async throws {
-        let engines = try Engines()
+@Suite(.serialized, .timeLimit(.minutes(10))) struct `Two engines` {
+    @Test(arguments: Way.usable)
+    func `answer as one does, also when the link is cut, or a server is stopped`(_ way: Way) async throws {
+        let engines = try Engines(way)
         defer {
             engines.decode.stop()
             engines.prefill.stop()

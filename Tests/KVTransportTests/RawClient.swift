@@ -1,4 +1,5 @@
 import Foundation
+import KVTransport
 import NIOCore
 import NIOPosix
 import Synchronization
@@ -66,6 +67,14 @@ final class RawClient: Sendable {
             if let found { return found }
             if isClosed { return nil }
             try await Task.sleep(for: .milliseconds(2))
+        }
+    }
+
+    /// Does the dialer's part of a handshake.
+    func shake(_ handshake: inout TransferHandshake) async throws {
+        await send(record: handshake.greeting)
+        while !handshake.isDone, let record = try await record() {
+            if let answer = try handshake.take(record) { await send(record: answer) }
         }
     }
 

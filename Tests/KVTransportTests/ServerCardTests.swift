@@ -12,6 +12,7 @@ import Testing
                 data: 2, context: 2, tensor: 2, expert: 4, expertTensor: 2, kvSharding: KVSharding(ranks: 4, unit: 2)))
         sharded.placement = CachePlacement(
             sharded.placement.format, sharded.placement.parallel, processes: 2, layers: 3, isSharded: true)
+        sharded.backend = .ucx
         for card in [Cards.prefill, Cards.decode, sharded, ServerCard.empty] {
             #expect(try Wire.value(in: Wire.bytes(of: card)) == card)
         }
