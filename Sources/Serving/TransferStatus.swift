@@ -4,6 +4,8 @@ import JSON
 package struct TransferStatus: Sendable, Equatable {
     /// What the server does for the others, or they for it: `prefill` or `decode`.
     package var mode: String
+    /// How keys are sent: `tcp` or `ucx`.
+    package var backend: String
     /// The other servers: those that a decode server was given, or those that have a session with a prefill server.
     package var peers: [Peer] = []
     /// The number of prompts that are being computed by one server for another.
@@ -26,8 +28,9 @@ package struct TransferStatus: Sendable, Equatable {
         }
     }
 
-    package init(mode: String, peers: [Peer] = []) {
+    package init(mode: String, backend: String = "tcp", peers: [Peer] = []) {
         self.mode = mode
+        self.backend = backend
         self.peers = peers
     }
 
@@ -35,7 +38,7 @@ package struct TransferStatus: Sendable, Equatable {
 
     var json: JSONValue {
         .fields([
-            "mode": .string(mode), "connected": .bool(sessions > 0),
+            "mode": .string(mode), "transfer_backend": .string(backend), "connected": .bool(sessions > 0),
             "peers": .array(
                 peers.map { peer in
                     .fields([
@@ -55,7 +58,8 @@ package struct TransferStatus: Sendable, Equatable {
             "Sessions with other servers that ended, and attempts that failed.", Double(failures))
         page.family("kv_transfer_bytes_total", "counter", "Bytes of keys, with their headers.")
         for (direction, bytes) in [("sent", sentBytes), ("received", receivedBytes)] {
-            page.sample("kv_transfer_bytes_total", Double(bytes), labels: [("direction", direction)])
+            page.sample(
+                "kv_transfer_bytes_total", Double(bytes), labels: [("direction", direction), ("backend", backend)])
         }
     }
 }

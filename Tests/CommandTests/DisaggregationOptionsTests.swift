@@ -1,4 +1,5 @@
 import ArgumentParser
+import Disaggregation
 import Foundation
 import KVTransport
 import Testing
@@ -60,12 +61,31 @@ import braid
         ("--disaggregation-mode decode --disaggregation-prefill a:1,b:1,a:1", "a:1 is given twice"),
         ("--disaggregation-mode decode --disaggregation-prefill 127.evil.example:1", "needs a secret"),
         ("--disaggregation-mode prefill --disaggregation-host 0.0.0.0", "needs a secret"),
-        ("--disaggregation-mode prefill --disaggregation-transfer-backend nixl", "nixl is not supported; use tcp"),
-        ("--disaggregation-transfer-backend pigeons", "'pigeons' is not legal; legal: tcp"),
+        (
+            "--disaggregation-mode prefill --disaggregation-transfer-backend nixl",
+            "nixl is not supported; use tcp or ucx"
+        ),
+        ("--disaggregation-transfer-backend pigeons", "'pigeons' is not legal; legal: tcp, ucx"),
         ("--disaggregation-mode prefill --disaggregation-secret-file /nowhere", "/nowhere cannot be read"),
     ]) func `that do not fit are refused`(line: String, expected: String) throws {
         let error = try #require(throws: (any Error).self) { try Self.plan(line) }
         #expect("\(error)".contains(expected) && !"\(error)".contains("\n"), "\(error)")
+    }
+
+    @Test func `choose how keys are sent`() throws {
+        let line = "--disaggregation-mode prefill"
+        #expect(try Self.plan(line)?.backend == .tcp)
+        #expect(try Self.plan(line + " --disaggregation-transfer-backend tcp")?.backend == .tcp)
+        // Where nothing is sent, nothing is looked for.
+        #expect(try Self.plan("--disaggregation-transfer-backend ucx") == nil)
+        do {
+            #expect(try Self.plan(line + " --disaggregation-transfer-backend ucx")?.backend == .ucx)
+            #expect(UCXLibrary.problem() == nil)
+        } catch {
+            let problem = try #require(UCXLibrary.problem())
+            #expect("\(error)" == "--disaggregation-transfer-backend: " + problem)
+            #expect(problem.contains("install libucx0") && problem.contains("or use tcp"))
+        }
     }
 
     @Test func `read the secret from a file or the environment, and not from both`() throws {

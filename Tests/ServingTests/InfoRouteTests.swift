@@ -69,7 +69,7 @@ import Testing
         let server = ToyServer(
             transfers: TransferService(.decode(server: { _, _ in nil }, engine: { _ in nil })) {
                 var status = TransferStatus(
-                    mode: "decode",
+                    mode: "decode", backend: "ucx",
                     peers: [
                         .init(address: "10.0.0.2:8998"), .init(address: "10.0.0.3:8998", problem: "cannot be reached"),
                         .init(address: "10.0.0.4:8998"),
@@ -82,6 +82,7 @@ import Testing
         #expect(info["disaggregation_mode"]?.string == "decode")
         let state = try #require(info["disaggregation"])
         #expect(state["mode"]?.string == "decode" && state["connected"]?.bool == true)
+        #expect(state["transfer_backend"]?.string == "ucx")
         let peer = try #require(state["peers"]?[1])
         #expect(peer["address"]?.string == "10.0.0.3:8998" && peer["connected"]?.bool == false)
         #expect(peer["problem"]?.string == "cannot be reached" && state["peers"]?[2]?["problem"] == .null)
@@ -90,7 +91,7 @@ import Testing
             "braid_disaggregation_sessions{model_name=\"toy\"} 2",
             "braid_disaggregation_transfers{model_name=\"toy\"} 2",
             "braid_disaggregation_session_failures_total{model_name=\"toy\"} 3",
-            "braid_kv_transfer_bytes_total{model_name=\"toy\",direction=\"received\"} 4",
+            "braid_kv_transfer_bytes_total{model_name=\"toy\",direction=\"received\",backend=\"ucx\"} 4",
         ] { #expect(metrics.contains(line + "\n"), "\(line)") }
         let answer = try await server.post("/generate", #"{"text":"a"}"#).json
         #expect(answer["text"]?.string == "yes")

@@ -21,6 +21,8 @@ struct DisaggregatedEngine: Sendable {
     /// - Throws: `CommandError` if the server cannot listen.
     init(_ plan: DisaggregationOptions.Plan, _ card: ServerCard, _ engine: Engine) throws {
         self.plan = plan
+        var card = card
+        card.backend = plan.backend
         let secret = TransferSecret(plan.secret)
         switch plan.role {
         case .prefill(let host, let port):
@@ -33,7 +35,9 @@ struct DisaggregatedEngine: Sendable {
                 }, log: note)
             let listener = TransferListener(card, secret, hooks)
             let listening = try Self.listen(listener, host, port)
-            note("a decode server can connect to \(TransferDialer.Target(host: host, port: listening))")
+            note(
+                "a decode server can connect to \(TransferDialer.Target(host: host, port: listening)); keys go over "
+                    + "\(plan.backend)")
             side = .prefill(endpoint, listener, TransferOrigin(engine: card.engine, host: host, port: listening))
         case .decode(let targets, let localPrefillTokens):
             var policy = PrefillPolicy()
@@ -92,13 +96,14 @@ struct DisaggregatedEngine: Sendable {
     func status() -> TransferStatus {
         switch side {
         case .prefill(let endpoint, let listener, _):
-            var status = TransferStatus(mode: "prefill", peers: listener.peers.map { .init(address: $0) })
+            var status = TransferStatus(
+                mode: "prefill", backend: "\(plan.backend)", peers: listener.peers.map { .init(address: $0) })
             status.transfers = endpoint.transferCount
             status.failures = listener.failures
             status.add(listener.traffic)
             return status
         case .decode(let endpoint, let dialers):
-            var status = TransferStatus(mode: "decode")
+            var status = TransferStatus(mode: "decode", backend: "\(plan.backend)")
             status.transfers = endpoint.transferCount
             for (server, dialer) in dialers.enumerated() {
                 let problem = dialer.problem ?? endpoint.failure(of: server)

@@ -1,4 +1,5 @@
 import ArgumentParser
+package import Disaggregation
 import Foundation
 package import KVTransport
 import Serving
@@ -27,7 +28,11 @@ package struct DisaggregationOptions: ParsableArguments, Sendable {
         transform: Parsing.count(0...65_535))
     var disaggregationBootstrapPort = Self.usualPort
 
-    @Option(help: "How keys are sent: tcp.")
+    @Option(
+        help: """
+            How keys are sent, the same on both servers. tcp (default). ucx: over RDMA, shared memory or whatever else UCX \
+            finds between the servers; it needs UCX on both.
+            """)
     var disaggregationTransferBackend: String?
 
     @Option(
@@ -67,7 +72,7 @@ package struct DisaggregationOptions: ParsableArguments, Sendable {
     package static let secretVariable = "BRAID_DISAGGREGATION_SECRET"
     private static let minSecretBytes = 16
     private static let maxSecretBytes = 4096
-    /// What other engines have in place of TCP.
+    /// Backends of other engines.
     private static let otherBackends = ["mooncake", "nixl", "ascend", "fake", "mori"]
 
     /// What the options ask for, checked.
@@ -88,6 +93,7 @@ package struct DisaggregationOptions: ParsableArguments, Sendable {
         package let role: Role
         /// The bytes of the secret; empty for none.
         package let secret: [UInt8]
+        package let backend: TransferBackend
     }
 
     /// Checks the options together, and reads the secret.
@@ -95,8 +101,13 @@ package struct DisaggregationOptions: ParsableArguments, Sendable {
     /// - Returns: `nil` for a server that computes whole requests alone.
     /// - Throws: `CommandError` with all problems, a line each.
     package func plan(environment: [String: String]) throws -> Plan? {
-        var problems = backendProblems + misplaced
-        var (role, secret): (Plan.Role?, [UInt8]) = (nil, [])
+        var problems = misplaced
+        var (role, secret, backend): (Plan.Role?, [UInt8], TransferBackend) = (nil, [], .tcp)
+        do throws(CommandError) {
+            backend = try self.backend()
+        } catch {
+            problems.append(error.description)
+        }
         do throws(CommandError) {
             role = try self.role()
         } catch {
@@ -113,7 +124,7 @@ package struct DisaggregationOptions: ParsableArguments, Sendable {
                     + "one with: openssl rand -hex 32 > secret, and protect it with chmod 600")
         }
         guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
-        return role.map { Plan(role: $0, secret: secret) }
+        return role.map { Plan(role: $0, secret: secret, backend: backend) }
     }
 
     private func role() throws(CommandError) -> Plan.Role? {
@@ -130,14 +141,22 @@ package struct DisaggregationOptions: ParsableArguments, Sendable {
         }
     }
 
-    private var backendProblems: [String] {
-        guard let backend = disaggregationTransferBackend, backend != "tcp" else { return [] }
-        guard Self.otherBackends.contains(backend) else {
-            return ["--disaggregation-transfer-backend: '\(backend)' is not legal; legal: tcp"]
+    private func backend() throws(CommandError) -> TransferBackend {
+        guard let name = disaggregationTransferBackend else { return .tcp }
+        let option = "--disaggregation-transfer-backend"
+        guard let backend = TransferBackend.allCases.first(where: { "\($0)" == name }) else {
+            let legal = TransferBackend.allCases.map { "\($0)" }
+            guard Self.otherBackends.contains(name) else {
+                throw CommandError("\(option): '\(name)' is not legal; legal: \(legal.joined(separator: ", "))")
+            }
+            // Launch lines of other engines carry it even where nothing is sent.
+            if disaggregationMode == .null { return .tcp }
+            throw CommandError("\(option): \(name) is not supported; use \(legal.joined(separator: " or "))")
         }
-        // Launch lines of other engines carry it even where nothing is sent.
-        if disaggregationMode == .null { return [] }
-        return ["--disaggregation-transfer-backend: \(backend) is not supported; use tcp"]
+        if backend == .ucx, disaggregationMode != .null, let problem = UCXLibrary.problem() {
+            throw CommandError("\(option): \(problem)")
+        }
+        return backend
     }
 
     /// Options that need another mode.
