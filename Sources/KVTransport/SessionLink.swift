@@ -103,6 +103,8 @@ package final class SessionLink: TransferLink {
     }
 
     package func send(frame: [UInt8]) {
+        // A channel may be faster than the connection that tells of the end.
+        if isClosing.load(ordering: .relaxed) { return }
         queuedFrames.add(frame.count, ordering: .acquiringAndReleasing)
         frames.send(frame).whenSuccess { [self] in
             traffic.sent.add(UInt64(frame.count), ordering: .relaxed)
