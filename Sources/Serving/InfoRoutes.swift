@@ -134,7 +134,7 @@ struct InfoRoutes: Sendable {
             "avg_spec_accept_length": status.speculation.acceptLength.map(JSONValue.number) ?? .null,
             "prefix_store": service.prefixStore?().json ?? .null,
             "default_sampling_params": .fields([
-                "temperature": .number(service.defaults.temperature), "top_p": .number(service.defaults.topP),
+                "temperature": .setting(service.defaults.temperature), "top_p": .setting(service.defaults.topP),
                 "top_k": .integer(service.defaults.topK),
             ]),
         ])

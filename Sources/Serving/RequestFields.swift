@@ -158,6 +158,10 @@ extension JSONValue {
         let finite = value.isFinite ? Double(value) : value.sign == .minus ? -9999 : 9999
         return JSONNumber(finite).map(JSONValue.number) ?? .null
     }
+
+    /// Returns a setting as people write it: the shortest decimal that is rounded to this float, such as 0.7, not the
+    /// digits of the float itself.
+    static func setting(_ value: Float) -> JSONValue { number(Double(value.description) ?? Double(value)) }
 }
 
 extension RequestFields {

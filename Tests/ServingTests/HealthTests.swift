@@ -78,6 +78,13 @@ import Tokenization
         #expect(reply.json["kv_bytes_per_token"]?.integer == 0)
     }
 
+    @Test func `server_info shows numbers as they were given`() async throws {
+        let defaults = SamplingDefaults(temperature: 0.7, topP: 0.95, topK: 20)
+        let reply = try await ToyServer(defaults: defaults) { _ in [] }.send(.get, "/server_info")
+        let expected = #""default_sampling_params":{"temperature":0.7,"top_p":0.95,"top_k":20}"#
+        #expect(reply.text.replacing(" ", with: "").contains(expected), "\(reply.text)")
+    }
+
     @Test func `server_info describes the parallel configuration in words`() async throws {
         let server = ToyServer("x")
         var ranks = Self.ranks

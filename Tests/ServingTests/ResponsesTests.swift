@@ -1,6 +1,7 @@
 import Grammar
 import Inference
 import JSON
+import Serving
 import TestSupport
 import Testing
 import Tokenization
@@ -44,6 +45,16 @@ import Tokenization
         #expect(usage["input_tokens"]?.integer == server.engine.received[0].prompt.count)
         #expect(usage["input_tokens_details"]?["cached_tokens"]?.integer == 3)
         #expect(usage["output_tokens"]?.integer == 6)
+    }
+
+    @Test(arguments: [
+        (#""temperature":0.7,"top_p":0.123456789"#, "0.7", "0.123456789"), (#""temperature":1"#, "1", "0.95"),
+        (#""top_p":null"#, "0.6", "0.95"),
+    ])
+    func `numbers are shown as they were given`(more: String, temperature: String, topP: String) async throws {
+        let server = ToyServer(defaults: SamplingDefaults(temperature: 0.6, topP: 0.95)) { _ in [] }
+        let text = try await server.post(Self.path, Self.body(more)).text.replacing(" ", with: "")
+        #expect(text.contains("\"temperature\":\(temperature),") && text.contains("\"top_p\":\(topP),"), "\(text)")
     }
 
     @Test func `a stream's events are numbered, and end with the whole response`() async throws {

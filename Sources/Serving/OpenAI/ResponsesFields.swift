@@ -100,9 +100,9 @@ struct ResponsesFields: Sendable {
             "parallel_tool_calls": .bool(conversation.allowsParallelCalls), "previous_response_id": .null,
             "reasoning": .fields(["effort": effort, "summary": .null]), "service_tier": .string("default"),
             // Nothing is stored, whatever the request says.
-            "store": .bool(false), "temperature": .number(sampling.sampling.temperature),
+            "store": .bool(false), "temperature": given("temperature", or: .setting(sampling.sampling.temperature)),
             "text": text ?? textDefault, "tool_choice": given("tool_choice", or: .string("auto")),
-            "tools": given("tools", or: .array([])), "top_p": .number(sampling.sampling.topP),
+            "tools": given("tools", or: .array([])), "top_p": given("top_p", or: .setting(sampling.sampling.topP)),
             "truncation": .string("disabled"), "user": given("user"),
         ])
     }
