@@ -92,7 +92,10 @@ package struct ParallelOptions: ParsableArguments, Sendable {
 
     @Option(
         name: [.customLong("moe-a2a-backend")],
-        help: "How rows reach their experts: none (all ranks see all rows, the default) or alltoall.")
+        help: """
+            How rows reach their experts: none (all ranks see all rows, the default) or alltoall, also by the names that \
+            SGLang has for libraries of such an exchange, as deepep, mooncake or flashinfer.
+            """)
     var moeA2aBackend: [ExpertExchangeKind] = []
 
     @Option(
@@ -222,8 +225,18 @@ extension CorePolicy: ExpressibleByArgument {}
 extension ExpertExchangeKind: ExpressibleByArgument {
     package init?(argument: String) {
         switch argument {
-        case "deepep": self = .allToAll
+        case _ where Self.exchangesElsewhere.contains(argument): self = .allToAll
+        case "ascend_tp": self = .gathered
         default: self.init(rawValue: argument)
         }
     }
+
+    /// SGLang's names of libraries that send rows to the ranks of their experts.
+    private static let exchangesElsewhere = [
+        "deepep", "deepep_v2", "mooncake", "nixl", "mori", "pplx", "flashinfer", "flashinfer_megamoe", "megamoe",
+        "ascend_fuseep",
+    ]
+
+    /// All values that SGLang has for this choice.
+    static let namesElsewhere = [gathered.rawValue, "ascend_tp"] + exchangesElsewhere
 }

@@ -28,6 +28,7 @@ import braid
             switch row.names[0] {
             case "--speculative-config": #"{"method":"mtp","num_speculative_tokens":3}"#
             case "--allowed-origins": #"["*"]"#
+            case "--structured-outputs-config": #"{"reasoning_parser":"x"}"#
             default: "{}"
             }
         }

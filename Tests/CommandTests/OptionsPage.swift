@@ -10,7 +10,12 @@ enum OptionsPage {
             under the same name (`braid help serve`); this page lists all others. Underscores in names count as dashes, and
             unknown options are reported all at once, each with the nearest known name. This page is generated from the table
             that the program parses (`CompatibilityTable`); `BRAID_RECORD_OPTIONS=1` before
-            `swift test -c release --filter CommandLineTests` writes it again.
+            `swift test -c release --filter CommandLineTests` writes it again. It has all options of SGLang 0.5.23 and vLLM
+            0.33.0 (`Tests/Frozen/launch-flags.txt`), and some of earlier releases.
+
+            As in Python's argparse, the beginning of a name is enough on the command line of any command, if no other option's
+            name begins so: `--speculative-algo` is `--speculative-algorithm`. Where several do, they are listed. Files and
+            variables have names in full. `--no-` before the name of a flag turns it off, as `=false` behind it does.
 
             Members of vLLM's options that take JSON may be given one by one: `--speculative-config.method mtp`.
 
@@ -34,7 +39,9 @@ enum OptionsPage {
 
             The variable of an option has its name in capitals behind `BRAID_`: `BRAID_PAGE_SIZE=32` is `--page-size 32`. A second
             value of an option that may be repeated has a number: `BRAID_API_KEY_2`. The file is such YAML, with one option a
-            line, or a JSON object. It may contain every option of the command line, also those below.
+            line, or a JSON object. It may contain every option of the command line, also those below. `null` leaves an option
+            out. An option that takes JSON may have a map, in braces or as indented lines; text of several lines, anchors and tags
+            are refused.
             `SGLANG_PP_LAYER_PARTITION` is read as `--pp-layer-partition`.
             """,
         ]
@@ -47,11 +54,18 @@ enum OptionsPage {
 
     private static func section(_ table: CompatibilityTable) -> [String] {
         var lines = ["| option | values | here |", "|---|---|---|"]
+        // Options of one kind share a line.
+        var kinds: [(names: [String], rest: String)] = []
         for row in table.rows {
             guard let meaning = meaning(row) else { continue }
-            let names = row.names.map { "`\($0)`" }.joined(separator: ", ")
-            lines.append("| \(names) | \(values(row)) | \(meaning) |")
+            let rest = "\(values(row)) | \(meaning)"
+            if let index = kinds.firstIndex(where: { $0.rest == rest }) {
+                kinds[index].names += row.names
+            } else {
+                kinds.append((row.names, rest))
+            }
         }
+        lines += kinds.map { "| `\($0.names.joined(separator: "`, `"))` | \($0.rest) |" }
         for subject in CompatibilityOption.Subject.allCases {
             let rows = table.rows.filter { if case .noEffect(subject) = $0.meaning { true } else { false } }
             guard !rows.isEmpty else { continue }

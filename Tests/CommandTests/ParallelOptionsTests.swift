@@ -103,7 +103,7 @@ import braid
     }
 
     @Test(arguments: [
-        "--tp-size four", "--tp-size 1.5", "--cp-strategy diagonal", "--moe-a2a-backend mooncake",
+        "--tp-size four", "--tp-size 1.5", "--cp-strategy diagonal", "--moe-a2a-backend nccl",
         "--pp-layer-partition 31,,30", "--pp-layer-partition 0",
     ])
     func `refuse what is no value`(arguments: String) {
