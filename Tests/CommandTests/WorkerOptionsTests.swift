@@ -76,7 +76,7 @@ import braid
         #expect(line.startLines == ["has no effect here: --prefill-policy, --cache-threshold"])
         #expect(line.arguments.contains("random"))
         let error = try #require(throws: (any Error).self) {
-            try LaunchLine(["router", "--service-discovery", "--worker-url", "http://a"], environment: [:])
+            try LaunchLine(["router", "--service-discovery", "--worker-ulrs", "http://a"], environment: [:])
         }
         #expect(
             "\(error)".contains("--service-discovery is not supported") && "\(error)".contains("nearest: --worker-urls")

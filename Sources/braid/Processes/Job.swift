@@ -29,7 +29,7 @@ struct Job: Sendable {
         _ options: ProcessOptions, _ checkpoint: Checkpoint, agreed: [ProcessCard.Property]
     ) throws -> Job {
         let line = try options.mpirunLine(
-            Array(CommandLine.arguments.dropFirst()),
+            LaunchLine.current?.given ?? Array(CommandLine.arguments.dropFirst()),
             program: Bundle.main.executablePath ?? "braid", isRoot: geteuid() == 0)
         if let line {
             let keys =

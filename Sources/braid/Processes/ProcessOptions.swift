@@ -32,7 +32,7 @@ package struct ProcessOptions: ParsableArguments, Sendable {
     /// other hosts, it asks for them.
     ///
     /// - Parameters:
-    ///   - arguments: The arguments of this command.
+    ///   - arguments: The arguments of this command, with the names of options in full.
     ///   - program: The path of this program.
     ///   - isRoot: True if mpirun must be told to run as root.
     /// - Throws: `CommandError` if the node's number is not below the number of nodes.
@@ -91,7 +91,7 @@ package struct ProcessOptions: ParsableArguments, Sendable {
         var rest = arguments[...]
         while let argument = rest.popFirst() {
             let name = CommandOptions.dashed(argument.split(separator: "=").first.map(String.init) ?? "")
-            if ["--nnodes", "--node-rank", "--dist-init-addr", "--nccl-init-addr", "--master-addr"].contains(name) {
+            if ["--nnodes", "--node-rank", "--dist-init-addr", "--nccl-init-addr"].contains(name) {
                 if !argument.contains("=") { rest = rest.dropFirst() }
             } else if name == "--api-key" {
                 // A printed command line ends up in logs, so it must not contain the keys.
