@@ -79,17 +79,20 @@ package struct ServerConfiguration: Sendable, Equatable {
             problems.append("--api-key has characters a header cannot carry; use visible ASCII without spaces")
         }
         let sizes = [
-            ("--max-body-bytes", maxBodyBytes, 1024), ("--max-body-values", maxBodyValues, 1024),
-            ("--max-header-bytes", maxHeaderBytes, 1024),
-            ("--max-header-count", maxHeaderCount, 16), ("--max-connections", maxConnections, 1),
-            ("--max-connections-per-address", maxConnectionsPerAddress, 1),
+            ("the limit of bytes of a body", maxBodyBytes, 1024),
+            ("the limit of values of a body", maxBodyValues, 1024),
+            ("the limit of bytes of a header", maxHeaderBytes, 1024),
+            ("the limit of fields of a header", maxHeaderCount, 16),
+            ("the limit of connections", maxConnections, 1),
+            ("the limit of connections from an address", maxConnectionsPerAddress, 1),
         ]
         for (name, value, least) in sizes where value < least {
             problems.append("\(name) is \(value); the least is \(least)")
         }
         let times = [
-            ("--body-timeout", bodyTimeout), ("--idle-timeout", idleTimeout), ("--write-timeout", writeTimeout),
-            ("the keep-alive interval", keepAliveInterval), ("the time of /health_generate", healthTimeout),
+            ("the time for a body", bodyTimeout), ("the time of an idle connection", idleTimeout),
+            ("the time of a client that reads nothing", writeTimeout), ("the keep-alive interval", keepAliveInterval),
+            ("the time of /health_generate", healthTimeout),
         ]
         for (name, value) in times where value <= .zero {
             problems.append("\(name) is \(value); it must be more than 0 seconds")
@@ -155,10 +158,11 @@ package struct RequestLimits: Sendable, Equatable {
 
     func validate() -> [String] {
         let counts = [
-            ("--max-choices", maxChoices, 1), ("--max-sequences", maxSequences, 1),
-            ("--max-logprobs", maxTopLogProbs, 0), ("--max-stop-strings", maxStopStrings, 0),
-            ("--max-stop-string-bytes", maxStopStringBytes, 1), ("--max-stop-tokens", maxStopTokens, 0),
-            ("--max-logit-biases", maxLogitBiases, 0), ("--max-cache-salt-bytes", maxCacheSaltBytes, 1),
+            ("the limit of n", maxChoices, 1), ("the limit of prompts times n", maxSequences, 1),
+            ("--max-logprobs", maxTopLogProbs, 0), ("the limit of stop strings", maxStopStrings, 0),
+            ("the limit of bytes of a stop string", maxStopStringBytes, 1),
+            ("the limit of stop tokens", maxStopTokens, 0), ("the limit of biases", maxLogitBiases, 0),
+            ("the limit of bytes of cache_salt", maxCacheSaltBytes, 1),
         ]
         return counts.compactMap { name, value, least in
             value < least ? "\(name) is \(value); the least is \(least)" : nil

@@ -28,7 +28,7 @@ import braid
     @Test(arguments: ["serve", "router"]) func `says in its help what every option is by default`(name: String) throws {
         let command = try Braid.parseAsRoot([name])
         let options = try #require(CommandOptions.command(named: [name]))
-        let described = try Self.dump().command.subcommands?.first { $0.commandName == name }?.arguments ?? []
+        let described = try CommandDump.root().subcommands?.first { $0.commandName == name }?.arguments ?? []
         var count = 0
         for line in EffectiveConfiguration(of: command, options, []).lines where !line.hasPrefix("#") {
             let parts = line.split(separator: "  # ")[0].split(separator: ": ", maxSplits: 1).map(String.init)
@@ -45,17 +45,9 @@ import braid
 
     /// Returns a line for each option: the command, all spellings of the option, its values if they are few, and its
     /// default.
-    private static func options() throws -> [String] { lines(of: try dump().command, behind: []).sorted() }
+    private static func options() throws -> [String] { lines(of: try CommandDump.root(), behind: []).sorted() }
 
-    private static func dump() throws -> Dump {
-        let error = try #require(throws: (any Error).self) {
-            _ = try Braid.parseAsRoot(["--experimental-dump-help"])
-        }
-        let text = Braid.fullMessage(for: error)
-        return try JSONDecoder().decode(Dump.self, from: Data(text.utf8))
-    }
-
-    private static func lines(of command: Dump.Command, behind path: [String]) -> [String] {
+    private static func lines(of command: CommandDump, behind path: [String]) -> [String] {
         let path = path + [command.commandName]
         let own = (command.arguments ?? []).map { argument in
             let names = (argument.names ?? []).map { ($0.kind == "short" ? "-" : "--") + $0.name }
@@ -65,30 +57,5 @@ import braid
             return (path + names + value + values + fallback).joined(separator: " ")
         }
         return own + (command.subcommands ?? []).flatMap { lines(of: $0, behind: path) }
-    }
-
-    /// The description of a command that ArgumentParser gives.
-    private struct Dump: Decodable {
-        let command: Command
-
-        struct Command: Decodable {
-            let commandName: String
-            let subcommands: [Command]?
-            let arguments: [Argument]?
-        }
-
-        struct Argument: Decodable {
-            let kind: String
-            let names: [Name]?
-            let valueName: String?
-            let abstract: String?
-            let allValues: [String]?
-            let defaultValue: String?
-        }
-
-        struct Name: Decodable {
-            let kind: String
-            let name: String
-        }
     }
 }

@@ -206,7 +206,8 @@ import Testing
         let problems = configuration.validate()
         #expect(problems.count == 6)
         for name in [
-            "--port", "--api-key", "--max-body-bytes", "--idle-timeout", "--max-choices", "--served-model-name",
+            "--port", "--api-key", "the limit of bytes of a body", "the time of an idle connection", "the limit of n",
+            "--served-model-name",
         ] {
             #expect(problems.contains { $0.hasPrefix(name) }, "\(name)")
         }
