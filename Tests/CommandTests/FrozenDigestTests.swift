@@ -298,12 +298,19 @@ struct FrozenSetup: Sendable, Equatable, CustomStringConvertible {
     func answers(
         of model: any Model, _ configuration: EngineConfiguration, to requests: [GenerationRequest], _ met: inout Met
     ) async throws -> [[FrozenAnswer]] {
-        let engine = Engine(model, configuration)
+        // The engine knows all requests before it computes the first, so that they surely compete for pages.
+        let held = HeldModel(model)
+        let engine = Engine(held, configuration)
         defer { engine.stop() }
         var all: [[FrozenAnswer]] = []
-        for _ in 0..<times {
+        for time in 0..<times {
             var answers: [FrozenAnswer] = []
-            for generation in try requests.map({ try engine.submit($0) }) {
+            let generations: [Generation]
+            do {
+                defer { if time == 0 { held.letGo() } }
+                generations = try requests.map { try engine.submit($0) }
+            }
+            for generation in generations {
                 var answer = FrozenAnswer()
                 for await event in generation.events {
                     answer.add(event)
