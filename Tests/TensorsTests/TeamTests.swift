@@ -52,6 +52,14 @@ enum Sharable: CaseIterable {
         }
     }
 
+    @Test func `ends its helpers, however soon after an operation it is dismissed`() {
+        for turn in 0..<4000 {
+            // Its end waits for the helpers, and ends the program if they do not end.
+            let team = HelpedTeam(threads: 3, spins: turn % 2 == 0)
+            if turn % 4 > 0 { _ = Sharable.add.run(team.kernels, seed: UInt64(turn)) }
+        }
+    }
+
     @Test(arguments: Kernels.available.map(\.level))
     func `gives them on every level`(level: Kernels.Level) throws {
         let kernels = try #require(Kernels(level))
