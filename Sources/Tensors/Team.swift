@@ -142,9 +142,10 @@ package final class Team: @unchecked Sendable {
         var seen = 0
         while true {
             begun.wait(for: seen + 1)
-            if isDismissed.load(ordering: .acquiring) { return }
-            // Read before parts are taken, so that an operation which begins meanwhile is found by the next iteration.
+            // Read before parts are taken, so that an operation which begins meanwhile is found by the next iteration, and
+            // before the flag, because a dismissal counts as well.
             seen = begun.value
+            if isDismissed.load(ordering: .acquiring) { return }
             takeParts(scratch)
         }
     }
