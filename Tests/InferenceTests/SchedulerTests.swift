@@ -195,10 +195,29 @@ struct SchedulerTests {
         rig.step()
         let plan = rig.step()
         let samples = try #require(plan).chunks.map { $0.sample! }
-        #expect(samples.map(\.prompt) == [[], [], repeated.prompt])
+        #expect(samples.map(\.prompt) == [[], [], repeated.prompt.sorted()])
         #expect(samples[0].generated == [])
         #expect(samples[1].generated == [rig.transcripts[2]!.tokens[0].token])
         #expect(samples[2].generated == [rig.transcripts[3]!.tokens[0].token])
+    }
+
+    @Test func `all plans share one list of the tokens of a prompt that are penalized, also after a preemption`() throws
+    {
+        var rig = Rig(pages: 4)
+        var request = makeRequest(7, new: 6, salt: 1)
+        request.prompt = [9, 3, 9, 0, 3, 49, 9]
+        request.sampling.repetitionPenalty = 1.5
+        var other = makeRequest(3, new: 10, salt: 2)
+        other.priority = 1
+        try rig.submit(1, request)
+        rig.step()
+        try rig.submit(2, other)
+        let samples = rig.runToEnd().flatMap { $0.chunks.filter { $0.request == 1 }.compactMap(\.sample) }
+        #expect(rig.scheduler.status.preemptions > 0)
+        #expect(samples.count >= 5 && samples.allSatisfy { $0.prompt == [0, 3, 9, 49] })
+        let places = unsafe samples.map { unsafe $0.prompt.withUnsafeBufferPointer { $0.baseAddress } }
+        #expect(unsafe Set(places).count == 1)
+        #expect(rig.transcripts[1] == rig.soloRun(request))
     }
 
     @Test func `a failed request ends alone`() throws {

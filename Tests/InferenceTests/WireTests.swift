@@ -7,10 +7,10 @@ import Tensors
 import TestSupport
 import Testing
 
-extension PageLists {
-    /// Returns the plan that a receiver without known pages makes of an update.
+extension KnownLists {
+    /// Returns the plan that a receiver makes of an update if it knows no earlier plan.
     fileprivate static func plan(of update: PlanUpdate) throws -> StepPlan {
-        var lists = PageLists()
+        var lists = KnownLists()
         return try lists.plan(for: update)
     }
 }
@@ -113,26 +113,35 @@ extension PageLists {
             ])
     }
 
-    /// Returns plans with requests that grow, are preempted, share prefixes, pause and end, a few in each plan.
+    /// Returns plans with requests that grow, are preempted, share prefixes, pause and end, a few in each plan. Some chunks
+    /// sample a token, and some requests have penalties.
     private static func plans(_ count: Int, _ draw: inout SplitMix64) -> [StepPlan] {
         var pages: [UInt64: [Int32]] = [:]
+        var generated: [UInt64: [Int32]] = [:]
         return (0..<count).map { number in
             let chunks = (0..<draw.below(5)).compactMap { place -> StepPlan.Chunk? in
                 let request = UInt64(4 * draw.below(3) + place)
                 if draw.below(9) == 0 { pages[request] = nil }
                 if draw.below(7) == 0 { pages[request] = Array((pages[request] ?? []).prefix(draw.below(4))) }
                 pages[request, default: []] += (0..<draw.below(3)).map { _ in Int32(draw.below(50)) }
-                return StepPlan.Chunk(request: request, tokens: [1], start: 0, pages: pages[request]!)
+                if draw.below(9) == 0 { generated[request] = nil }
+                generated[request, default: []] += (0..<draw.below(3)).map { _ in Int32(draw.below(50)) }
+                var sample = StepPlan.Sample(parameters: SamplingParameters(), position: 9)
+                sample.generated = request % 3 == 0 ? [] : generated[request]!
+                sample.prompt = request % 2 == 0 ? [] : [1, Int32(request) + 2]
+                return StepPlan.Chunk(
+                    request: request, tokens: [1], start: 0, pages: pages[request]!,
+                    sample: draw.below(3) == 0 ? nil : sample)
             }
             // Some pauses are so long that both sides have forgotten the request.
             return StepPlan(number: number, chunks: number / 100 % 2 == 0 ? chunks : [])
         }
     }
 
-    @Test func `carry the pages that are new, and arrive whole`() throws {
+    @Test func `carry the pages and tokens that are new, and arrive whole`() throws {
         for seed in 0..<20 as Range<UInt64> {
             var draw = SplitMix64(seed: seed)
-            var (sender, receiver) = (PageLists(), PageLists())
+            var (sender, receiver) = (KnownLists(), KnownLists())
             for plan in Self.plans(500, &draw) {
                 let bytes = Wire.bytes(of: sender.update(for: plan))
                 #expect(try receiver.plan(for: Wire.value(PlanUpdate.self, in: bytes)) == plan)
@@ -141,30 +150,39 @@ extension PageLists {
     }
 
     @Test func `of a long context are as short as of a short one`() {
-        var sender = PageLists()
+        var sender = KnownLists()
         let long = (0..<2560).map { Int32($0) }
         for step in 0..<3 {
-            let chunk = StepPlan.Chunk(request: 7, tokens: [1], start: 163_000 + step, pages: long)
+            let sample = StepPlan.Sample(
+                parameters: SamplingParameters(), position: 163_000 + step, generated: Array(long[...(1000 + step)]),
+                prompt: long)
+            let chunk = StepPlan.Chunk(
+                request: 7, tokens: [1], start: 163_000 + step, pages: long, sample: sample)
             let bytes = Wire.bytes(of: sender.update(for: StepPlan(number: step, chunks: [chunk])))
-            #expect(step == 0 || bytes.count < 200, "\(bytes.count) bytes in step \(step)")
+            #expect(step == 0 || bytes.count < 400, "\(bytes.count) bytes in step \(step)")
         }
     }
 
     @Test func `that are lost, or come twice or in another order, are refused`() throws {
         var draw = SplitMix64.printed()
-        var sender = PageLists()
+        var sender = KnownLists()
         let updates = Self.plans(4, &draw).map { sender.update(for: $0) }
         for order in [[1], [0, 2], [0, 0], [0, 1, 3], [0, 1, 2, 1]] {
-            var receiver = PageLists()
+            var receiver = KnownLists()
             for index in order.dropLast() { _ = try receiver.plan(for: updates[index]) }
             #expect(throws: Wire.Failure.self) { try receiver.plan(for: updates[order.last!]) }
         }
         var forged = updates[0]
         forged.plan = StepPlan(number: 0, chunks: [StepPlan.Chunk(request: 99, tokens: [1], start: 0, pages: [])])
         for known in [-1, 1, .max] as [Int32] {
-            forged.knownPages = [known]
-            #expect(throws: Wire.Failure.self) { try PageLists.plan(of: forged) }
+            for place in 0..<KnownLists.perChunk {
+                forged.known = [Int32](repeating: 0, count: KnownLists.perChunk)
+                forged.known[place] = known
+                #expect(throws: Wire.Failure.self) { try KnownLists.plan(of: forged) }
+            }
         }
+        forged.known = [0]
+        #expect(throws: Wire.Failure.self) { try KnownLists.plan(of: forged) }
     }
 
     @Test func `that are cut short or too long are refused`() throws {

@@ -23,8 +23,8 @@ package final class RankFollower {
         let cache: CacheStore
         let world: ProcessWorld
         let threads: RankThreads
-        /// The pages of the requests, as earlier plans named them.
-        var pages = PageLists()
+        /// What earlier plans said of requests.
+        var known = KnownLists()
         let grammars: RequestGrammars
 
         var format: CacheFormat { cache.format }
@@ -97,7 +97,7 @@ package final class RankFollower {
             guard let team, team.epoch == epoch else {
                 throw Wire.Failure(description: "a step for ranks of epoch \(epoch), which do not run")
             }
-            let plan = try self.team!.pages.plan(for: update)
+            let plan = try self.team!.known.plan(for: update)
             let problem = plan.problem(
                 team.format, pages: team.settings.pages, windowPages: team.settings.windowPages,
                 vocabularySize: model.vocabularySize, groups: team.settings.parallel.data)

@@ -24,8 +24,8 @@ final class RemoteRanks: Sendable {
     private struct ExpectedReports {
         /// The steps in flight, by their number.
         var steps: [Int: RowAssignment] = [:]
-        /// The pages of requests that the other processes know.
-        var pages = PageLists()
+        /// What the other processes know of requests.
+        var known = KnownLists()
         /// The last step and collectives that each remote rank reported; the key is the rank.
         var last: [Int: (step: Int, operations: [Meter.CollectiveStatistics])] = [:]
     }
@@ -68,7 +68,7 @@ final class RemoteRanks: Sendable {
     func put(_ assignment: RowAssignment) {
         let update = expected.withLock { expected in
             expected.steps[assignment.plan.number] = assignment
-            return expected.pages.update(for: assignment.plan)
+            return expected.known.update(for: assignment.plan)
         }
         order(.step(update))
     }

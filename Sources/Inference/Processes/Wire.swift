@@ -21,7 +21,7 @@ package struct Wire {
     }
 
     /// The format's version, which must change with every change of a coded type.
-    private static let version: UInt8 = 8
+    private static let version: UInt8 = 9
 
     /// Returns the bytes of a value.
     ///

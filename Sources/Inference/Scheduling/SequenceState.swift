@@ -29,6 +29,9 @@ struct SequenceState: Sendable {
     let cacheSalt: String?
     let grammar: GrammarSource?
     let promptCount: Int
+    /// The tokens that occur in the prompt, each once and ascending; empty unless the repetition penalty needs them. Every
+    /// plan shares this list, however long the prompt is.
+    let penalizedTokens: [Int32]
     /// The maximum number of generated tokens: what the request asks for, or what the context and the cache leave.
     let newTokenLimit: Int
 
@@ -99,6 +102,7 @@ struct SequenceState: Sendable {
         grammar = request.grammar
         mode = request.mode
         promptCount = request.prompt.count
+        penalizedTokens = request.sampling.repetitionPenalty == 1 ? [] : Self.distinct(request.prompt)
         self.newTokenLimit = newTokenLimit
         tokens = request.prompt
         nextPromptScore = request.logProbs?.promptStart
@@ -152,12 +156,19 @@ struct SequenceState: Sendable {
         return targets.map { StepPlan.ScoreRow(row: $0 - 1 - planned, target: tokens[$0]) }
     }
 
+    /// Returns the tokens of a valid prompt, each once and ascending.
+    private static func distinct(_ prompt: [Int32]) -> [Int32] {
+        // The scheduler is locked meanwhile, and a set of a million tokens would take long.
+        var occurs = [Bool](repeating: false, count: Int(prompt.max() ?? -1) + 1)
+        for token in prompt { occurs[Int(token)] = true }
+        return occurs.indices.filter { occurs[$0] }.map { Int32($0) }
+    }
+
     private var sample: StepPlan.Sample {
-        let repeats = sampling.repetitionPenalty != 1
-        return StepPlan.Sample(
+        StepPlan.Sample(
             parameters: sampling, position: tokens.count,
             generated: sampling.penalizes || grammar != nil ? Array(tokens[promptCount...]) : [],
-            prompt: repeats ? Array(tokens[..<promptCount]) : [],
+            prompt: penalizedTokens,
             minTokensRemaining: max(0, sampling.minNewTokens - generatedCount), isConstrained: grammar != nil)
     }
 }

@@ -98,7 +98,7 @@ package struct StepPlan: Sendable, Equatable {
         package var position: Int
         /// The tokens generated so far; empty unless a penalty or a grammar needs them.
         package var generated: [Int32]
-        /// The prompt; empty unless the repetition penalty needs it.
+        /// The tokens that occur in the prompt, each once and ascending; empty unless the repetition penalty needs them.
         package var prompt: [Int32]
         /// The next `minTokensRemaining` tokens, including this one, must not be stop tokens: see `minNewTokens`.
         package var minTokensRemaining: Int
