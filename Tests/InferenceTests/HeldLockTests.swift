@@ -1,4 +1,4 @@
-import Dispatch
+import Foundation
 import Inference
 import Models
 import Synchronization
@@ -65,6 +65,34 @@ import Testing
         let error = await #expect(throws: EngineError.self) { try await engine.flushCache() }
         #expect(error == .failed("a thread of this test trapped (SIGILL)"))
         #expect(await answers([generation])[0].failure != nil)
+    }
+
+    /// Runs what may wait for the engine's lock in a thread of its own.
+    private func blocking<Value: Sendable>(_ work: @escaping @Sendable () -> Value) -> Task<Value, Never> {
+        Task {
+            await withCheckedContinuation { done in
+                Thread.detachNewThread { done.resume(returning: work()) }
+            }
+        }
+    }
+
+    @Test func `refuses requests, and holds up neither those nor aborts, before and after the trap`() async throws {
+        defer { hold.release.signal() }
+        let generation = try engine.submit(someRequests[4])
+        try await waitUntilHeld()
+        let refused = blocking { [engine] in Result { try engine.submit(someRequests[0]) } }
+        let aborted = blocking { [engine] in engine.abort(generation.id) }
+        let counted = blocking { [engine] in engine.cachedTokens(of: generation.id) }
+        engine.end(afterTrap: "SIGILL", of: "a thread of this test")
+        await #expect(throws: EngineError.self) { try await refused.value.get() }
+        await aborted.value
+        #expect(await counted.value == nil)
+        #expect(throws: EngineError.failed("a thread of this test trapped (SIGILL)")) {
+            try engine.submit(someRequests[0])
+        }
+        engine.abort(generation.id)
+        engine.stop("the test is over")
+        #expect(await answers([generation])[0].failure?.contains("trapped (SIGILL)") == true)
     }
 
     @Test func `lets a drain be given up, and others wait on`() async throws {

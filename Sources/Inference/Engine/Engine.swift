@@ -13,23 +13,14 @@ import Synchronization
 /// allow.
 package final class Engine: EngineClient {
     package let limits: EngineLimits
-    private let state: Mutex<State>
+    private let state: TrapLock<State>
     /// The streams of the requests. Events are queued under the engine's lock, and delivered without it.
     private let delivery = EventDelivery()
     private let drainWaiters = DrainWaiters()
     /// The published status is written whenever the state changes, and its part about the ranks once per step. It is
     /// read without the lock of `state`.
     private let published = PublishedStatus()
-    /// The timeline of the last step that was traced for `timeline`.
-    private let lastTimeline = Mutex<StepTimeline?>(nil)
-    /// When a step was last traced for `timeline`, and the least time between two: tracing costs time, and clients may ask
-    /// often.
-    private let timelineAsked = Mutex<ContinuousClock.Instant?>(nil)
-    private static let timelineInterval = Duration.milliseconds(500)
-    /// True if the next step is to be traced for `timeline`.
-    private let wantsTimeline = Atomic(false)
-    /// True if a thread of this process that the engine depends on has trapped.
-    private let hasTrapped = Atomic(false)
+    private let timelines = TimelineRequests()
     /// Yields the failure that ended service, at most once, and finishes when the engine is stopped.
     package let failures: AsyncStream<EngineFailure>
     private let failed: AsyncStream<EngineFailure>.Continuation
@@ -91,7 +82,7 @@ package final class Engine: EngineClient {
         (failures, failed) = AsyncStream.makeStream(of: EngineFailure.self)
         let pool = makePool()
         published.publish(pool, scheduler)
-        state = Mutex(State(scheduler: scheduler, pool: pool))
+        state = TrapLock(State(scheduler: scheduler, pool: pool))
         Thread { [self] in
             ThreadName.current = "braid engine"
             Traps.shared.watch(onTrap: { self.end(afterTrap: $0, of: "the engine's thread") }, while: run)
@@ -109,10 +100,11 @@ package final class Engine: EngineClient {
     /// the thread that trapped does so after its grace period.
     package func end(afterTrap signal: String, of thread: String) {
         let reason = "\(thread) trapped (\(signal))"
-        hasTrapped.store(true, ordering: .releasing)
+        state.noteTrap()
         delivery.end(with: reason)
-        drainWaiters.end()
+        // The failure comes before the end of a drain, after which a process could end as if it had served everything.
         failed.yield(EngineFailure(reason: reason, isTrap: true))
+        drainWaiters.end()
         published.fail(reason)
     }
 
@@ -124,36 +116,30 @@ package final class Engine: EngineClient {
         }
     }
 
-    /// Changes the state as `update` does, and tries again while another thread holds the lock, so that the caller does not
-    /// wait for a thread that has trapped.
+    /// Changes the state as `update` does, and does not wait for a thread that has trapped.
     ///
     /// - Returns: `nil` after a trap.
-    private func updateUnlessTrapped<Result: Sendable>(_ change: (inout State) -> Result) async -> Result? {
-        while !hasTrapped.load(ordering: .acquiring) {
-            let changed = state.withLockIfAvailable { state in
-                defer { published.publish(state.scheduler) }
-                return change(&state)
-            }
-            if let changed { return changed }
-            // Unlike `Task.sleep`, it also pauses where the task was cancelled.
-            await withCheckedContinuation { pause in
-                DispatchQueue.global().asyncAfter(deadline: .now() + .milliseconds(1)) { pause.resume() }
-            }
+    private func updateUnlessTrapped<Result>(_ change: (inout State) -> Result) -> Result? {
+        state.withLockUnlessTrapped { state in
+            defer { published.publish(state.scheduler) }
+            return change(&state)
         }
-        return nil
     }
+
+    /// The error that callers get after a trap.
+    private var trapError: EngineError { .failed(published.failure ?? "a thread trapped") }
 
     package func prepare(_ grammar: GrammarSource) throws(EngineError) { try grammar.compile(with: grammars) }
 
     package func cachedTokens(of id: UInt64) -> Int? {
-        hasTrapped.load(ordering: .acquiring) ? nil : state.withLock { $0.scheduler.cachedTokens(of: id) }
+        state.withLockUnlessTrapped { $0.scheduler.cachedTokens(of: id) } ?? nil
     }
 
     package func submit(_ request: GenerationRequest) throws(EngineError) -> Generation {
-        if hasTrapped.load(ordering: .acquiring) { throw .failed(published.failure ?? "a thread trapped") }
+        if state.hasTrapped { throw trapError }
         try request.checkGrammar(with: grammars)
         let (events, continuation) = AsyncStream.makeStream(of: GenerationEvent.self)
-        let outcome: Result<UInt64, EngineError> = update { state in
+        let outcome = updateUnlessTrapped { state -> Result<UInt64, EngineError> in
             let id = state.nextID
             do throws(EngineError) {
                 guard request.mode == .none || request.mode == .decode && state.partner?.computesPrompts == true else {
@@ -169,7 +155,7 @@ package final class Engine: EngineClient {
             settle(&state)
             return .success(id)
         }
-        let id = try outcome.get()
+        guard let id = try outcome?.get() else { throw trapError }
         delivery.deliver()
         continuation.onTermination = { [weak self] reason in
             if case .cancelled = reason { self?.abort(id) }
@@ -205,7 +191,7 @@ package final class Engine: EngineClient {
     ///
     /// - Returns: `nil` after a trap.
     package func inspect<Result>(_ body: (borrowing Scheduler, CacheStore) -> Result) -> Result? {
-        if hasTrapped.load(ordering: .acquiring) { return nil }
+        if state.hasTrapped { return nil }
         return state.withLock { body($0.scheduler, $0.pool.cache) }
     }
 
@@ -214,7 +200,7 @@ package final class Engine: EngineClient {
     /// - Parameter body: Receives the scheduler and the caches of all processes, under the engine's lock, and returns the
     ///   events that follow. It is not called after a trap.
     package func exchange(_ body: (inout Scheduler, ServerCaches) -> [Scheduler.Event]) {
-        if hasTrapped.load(ordering: .acquiring) { return }
+        if state.hasTrapped { return }
         update { state in
             let events = body(&state.scheduler, state.pool.caches)
             settle(&state, events)
@@ -233,40 +219,32 @@ package final class Engine: EngineClient {
 
     package func status() -> EngineStatus { published.value }
 
-    package func timeline() -> StepTimeline? {
-        let isDue = timelineAsked.withLock { last in
-            guard last.map({ $0 + Self.timelineInterval <= .now }) ?? true else { return false }
-            last = .now
-            return true
-        }
-        if isDue { wantsTimeline.store(true, ordering: .relaxed) }
-        return lastTimeline.withLock { $0 }
-    }
+    package func timeline() -> StepTimeline? { timelines.ask() }
 
     package func flushCache() async throws(EngineError) -> Int {
-        let freed = await updateUnlessTrapped { state -> Result<Int, EngineError> in
+        let freed = updateUnlessTrapped { state -> Result<Int, EngineError> in
             if let failure = state.scheduler.failure { return .failure(.failed(failure)) }
             return .success(state.scheduler.flushCache())
         }
-        guard let freed else { throw .failed(published.failure ?? "a thread trapped") }
-        return try freed.get()
+        guard let freed = try freed?.get() else { throw trapError }
+        return freed
     }
 
     package func drain() async {
-        guard await updateUnlessTrapped({ $0.scheduler.drain() }) != nil else { return }
+        guard updateUnlessTrapped({ $0.scheduler.drain() }) != nil else { return }
         // No request comes from here on, so an engine that is idle stays so. Its thread may have found it idle before this
         // caller waits, therefore it is asked once more.
         let idle = drainWaiters.add()
-        if await updateUnlessTrapped({ $0.scheduler.isIdle }) ?? true { drainWaiters.resume() }
+        if updateUnlessTrapped({ $0.scheduler.isIdle }) ?? true { drainWaiters.resume() }
         for await _ in idle {}
     }
 
     package func stop(_ reason: String) {
-        if hasTrapped.load(ordering: .acquiring) { return }
-        update { state in
+        let isStopped: Void? = updateUnlessTrapped { state in
             state.isStopped = true
             settle(&state, state.scheduler.fail(reason))
         }
+        if isStopped == nil { return }
         delivery.deliver()
         wake.signal()
     }
@@ -275,12 +253,12 @@ package final class Engine: EngineClient {
     package func checkInvariants() -> [String] { state.withLock { $0.scheduler.checkInvariants() } }
 
     package func abort(_ id: UInt64) {
-        if hasTrapped.load(ordering: .acquiring) { return }
-        state.withLock { state in
+        let isAborted: Void? = state.withLockUnlessTrapped { state in
             // Publishes the ranks' part too: no later step may come to update how many tokens each rank owns.
             defer { published.publish(state.pool, state.scheduler) }
             settle(&state, state.scheduler.abort(id))
         }
+        if isAborted == nil { return }
         delivery.deliver()
         wake.signal()
     }
@@ -290,7 +268,7 @@ package final class Engine: EngineClient {
         while true {
             let pool = state.withLock { $0.pool }
             while let outcome = pool.nextResult() {
-                if let timeline = outcome.timeline { lastTimeline.withLock { $0 = timeline } }
+                if let timeline = outcome.timeline { timelines.keep(timeline) }
                 traced("finish") {
                     state.withLock { state in
                         state.restarts = 0
@@ -315,7 +293,7 @@ package final class Engine: EngineClient {
             }
             delivery.deliver()
             if var plan {
-                plan.isTraced = wantsTimeline.exchange(false, ordering: .relaxed)
+                plan.isTraced = timelines.takeNext()
                 pool.submit(plan)
                 continue
             }
