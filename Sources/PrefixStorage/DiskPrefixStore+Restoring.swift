@@ -26,7 +26,8 @@ extension DiskPrefixStore {
         for block in BlockChain(prefix, key, blockTokens: blockTokens) {
             guard let length = state.withLock({ $0.index.entries[block.id]?.fileBytes }) else { break }
             blocks.append(block)
-            if length == wholeBytes { usable = blocks.count }
+            // A file of a length that no block has is read, too: then it is refused and removed.
+            if length != partBytes || layout.windowBytes == 0 { usable = blocks.count }
         }
         return Array(blocks.prefix(usable))
     }

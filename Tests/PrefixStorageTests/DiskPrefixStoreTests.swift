@@ -96,7 +96,7 @@ final class StoringServer: Sendable {
     static func remove(_ directory: String) { try? FileManager.default.removeItem(atPath: directory) }
 
     @inline(never)
-    private static func server(
+    static func server(
         _ directory: String, _ name: String = "v32", limit: Int = 1 << 30, digest: String = "a model",
         failing: DiskPrefixStore.Stage? = nil,
         _ change: (inout EngineConfiguration) -> Void = { _ in }
@@ -202,60 +202,6 @@ final class StoringServer: Sendable {
         #expect(try await cached("tenant", digest: "another model") == 0)
         #expect(try await cached("tenant", .bfloat16) == 0)
         #expect(try await cached("tenant") == 64)
-    }
-
-    @Test(arguments: ["flipped", "cut", "empty", "link", "folder", "other"])
-    func `skips and removes a damaged block, and computes from there`(damage: String) async throws {
-        let directory = Self.directory()
-        defer { Self.remove(directory) }
-        let alone = try await Self.alone("v32", Self.request())
-        try await Self.write(directory)
-        let names = try Self.files(directory)
-        // The block at positions 32 to 47 has these tokens in its file.
-        let tokens: [UInt8] = Self.request().prompt[32..<48].flatMap { token -> [UInt8] in
-            [UInt8(truncatingIfNeeded: token), 0, 0, 0]
-        }
-        func contents(of name: String) -> [UInt8] {
-            [UInt8](FileManager.default.contents(atPath: directory + "/" + name)!)
-        }
-        let third = try #require(names.first { Array(contents(of: $0)[120..<184]) == tokens })
-        let path = directory + "/" + third
-        let other = contents(of: names.first { $0 != third }!)
-        var bytes = contents(of: third)
-        switch damage {
-        case "flipped": bytes[bytes.count / 2] ^= 4
-        case "cut": bytes.removeLast(1)
-        case "empty": bytes = []
-        case "other":
-            bytes = other
-        default: break
-        }
-        try FileManager.default.removeItem(atPath: path)
-        switch damage {
-        case "link":
-            try Data(bytes).write(to: URL(fileURLWithPath: directory + "/target"))
-            try FileManager.default.createSymbolicLink(atPath: path, withDestinationPath: directory + "/target")
-        case "folder": try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
-        default: try Data(bytes).write(to: URL(fileURLWithPath: path))
-        }
-        let server = try Self.server(directory)
-        let (answer, cached) = try await server.answer(Self.request())
-        server.stop()
-        #expect(answer == alone && cached == 32)
-        let status = server.store.status
-        if ["link", "folder"].contains(damage) {
-            // They were never listed. A link is replaced, and what it leads to stays.
-            #expect(status.damagedBlocks == 0)
-            if damage == "link" {
-                #expect(try Self.files(directory) == names)
-                #expect(FileManager.default.contents(atPath: directory + "/target") == Data(bytes))
-            }
-        } else {
-            #expect(status.damagedBlocks == 1 && server.lines.all.count == 1, "\(server.lines.all)")
-            #expect(server.lines.all.first?.contains(third) == true)
-            // The block was computed and written again.
-            #expect(try Self.files(directory) == names)
-        }
     }
 
     @Test func `removes what an interrupted write has left`() async throws {
