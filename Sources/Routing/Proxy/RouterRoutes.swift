@@ -124,13 +124,15 @@ struct RouterRoutes: Sendable {
         try checkDraining()
         let body = try await reader.collect(request)
         let query = request.uri.query.map { "?\($0)" } ?? ""
-        let workers = fleet.workers
+        // Read once, since a worker may change while others are asked.
+        let workers = fleet.workers.map { (worker: $0, health: $0.health) }
         let found = await askAll(
-            workers.filter { $0.health.state != .unreachable }, .POST, request.uri.path + query, body.bytes)
+            workers.filter { $0.health.state != .unreachable }.map(\.worker), .POST, request.uri.path + query,
+            body.bytes)
         let answers = found.filter { $0.status != 0 || !$0.isFailing }
         let skipped =
             workers.filter { $0.health.state == .unreachable }
-            .map { Self.skipped($0.address, .string($0.health.reason ?? "it cannot be reached")) }
+            .map { Self.skipped($0.worker.address, .string($0.health.reason ?? "it cannot be reached")) }
             + found.filter { $0.status == 0 && $0.isFailing }.map { Self.skipped($0.address, $0.json) }
         // A request that all workers refuse is the client's fault, and their answer says what is wrong.
         if let first = answers.first, answers.allSatisfy({ [400, 413, 415].contains($0.status) }) {
