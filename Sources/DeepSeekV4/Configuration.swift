@@ -5,6 +5,8 @@ package import Tensors
 /// The checked `config.json` of a DeepSeek-V4 model, in the released spelling or in the newer one of transformers.
 package struct DeepSeekV4Configuration: Sendable, Equatable {
     package static let modelTypes = ["deepseek_v4"]
+    /// The most routed experts that a layer may have.
+    static let maxExperts = 1024
 
     package var modelType: String
     package var vocabularySize: Int
@@ -291,7 +293,7 @@ extension DeepSeekV4Configuration.IndexerConfiguration {
 
 extension DeepSeekV4Configuration.ExpertConfiguration {
     init(_ file: ConfigurationValue) throws(CheckpointError) {
-        let experts = try file.int("n_routed_experts", in: 1...1024)
+        let experts = try file.int("n_routed_experts", in: 1...DeepSeekV4Configuration.maxExperts)
         guard try file.bool("norm_topk_prob", default: true) else {
             throw file.refusal(
                 "norm_topk_prob", "is false", advice: "the gates of this architecture always normalise: remove the key")

@@ -113,10 +113,14 @@ extension SavedNames {
         let (gateUp, down) = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")
         guard let ending = [gateUp, down].first(where: tensor.name.hasSuffix) else { return nil }
         let names = ending == gateUp ? ["w1", "w3"] : ["w2"]
-        guard tensor.shape.count == 3, tensor.shape[1] % names.count == 0 else {
+        // A shape without elements may have any number of experts.
+        guard tensor.shape.count == 3, tensor.shape[0] <= DeepSeekV4Configuration.maxExperts,
+            tensor.shape[1] % names.count == 0
+        else {
             throw tensor.refusal(
                 "has the shape \(tensor.shape), but all experts in one tensor have "
-                    + (ending == gateUp ? "[experts, 2 * width, hidden]" : "[experts, hidden, width]"),
+                    + (ending == gateUp ? "[experts, 2 * width, hidden]" : "[experts, hidden, width]")
+                    + " with at most \(DeepSeekV4Configuration.maxExperts) experts",
                 advice: "save the model with transformers again, or use the released checkpoint")
         }
         let layer = released(String(tensor.name.dropLast(ending.count)))

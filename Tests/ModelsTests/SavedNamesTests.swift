@@ -189,6 +189,10 @@ extension StoredCheckpoint {
         narrow[name].shape = [shape[0] * shape[1], shape[2]]
         let flat = try refusal { try narrow.load() }
         #expect(flat.subject == .tensor(name) && flat.problem.contains("[experts, 2 * width, hidden]"), "\(flat)")
+        var endless = saved
+        (endless[name].shape, endless[name].bytes) = ([1 << 20, 2, 0], [])
+        let refused = try refusal { try endless.load() }
+        #expect(refused.subject == .tensor(name) && refused.problem.contains("at most 1024 experts"), "\(refused)")
         var more = saved
         more[name].bytes += more[name].bytes
         more[name].shape[0] *= 2
