@@ -109,6 +109,8 @@ struct ToolInvoke: Sendable {
             unwritten += piece
             return ""
         }
+        // Taken out and put back, so that its text grows in place and is not copied for every piece.
+        parameter = nil
         defer { parameter = open }
         if open.form != .string { open.text += piece }
         switch open.form {

@@ -5,7 +5,8 @@
 // A worker is used by one thread; only `braid_ucx_wake` may be called on others. No function but `braid_ucx_wait` and
 // `braid_ucx_finish` waits, and none calls back: what happens is taken from the worker as events.
 //
-// Without UCX's headers at build time, or with BRAID_WITHOUT_UCX, all of these still exist, but `braid_ucx_load` fails and nothing else may be called.
+// Without UCX's headers at build time, or with BRAID_WITHOUT_UCX, all of these still exist, but `braid_ucx_load` fails and
+// nothing else may be called.
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
