@@ -126,8 +126,9 @@ package final class Engine: EngineClient {
         }
     }
 
-    /// The error that callers get after a trap.
-    private var trapError: EngineError { .failed(published.failure ?? "a thread trapped") }
+    /// The reason that callers get after a trap.
+    private var trapReason: String { published.failure ?? "a thread trapped" }
+    private var trapError: EngineError { .failed(trapReason) }
 
     package func prepare(_ grammar: GrammarSource) throws(EngineError) { try grammar.compile(with: grammars) }
 
@@ -156,6 +157,8 @@ package final class Engine: EngineClient {
             return .success(id)
         }
         guard let id = try outcome?.get() else { throw trapError }
+        // A trap ends the streams that there are, and this one may have been added after that.
+        if state.hasTrapped { delivery.end(with: trapReason) }
         delivery.deliver()
         continuation.onTermination = { [weak self] reason in
             if case .cancelled = reason { self?.abort(id) }
