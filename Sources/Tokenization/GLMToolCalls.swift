@@ -6,9 +6,9 @@
 /// kept as it is, others are read as JSON and are strings where they are none (`ToolParameterTypes`).
 ///
 /// No text is lost: a call without a name or an end, or with something else where a tag must be, comes back as content,
-/// markup and all. A call is reported from its first value on, and its arguments as they come (`ToolInvoke`); a call
-/// that breaks after that is reported as broken, with its text. Two line breaks before a call are markup, and so are
-/// blanks that separate calls or end the output after one.
+/// markup and all; so does a call that breaks before so much of its values has come that it is reported
+/// (`ToolInvoke.reportedBytes`). One that breaks after that is reported as broken, with its text. Two line breaks before
+/// a call are markup, and so are blanks that separate calls or end the output after one.
 struct GLMToolCallParser: Sendable {
     private enum Place {
         case content, name, arguments, key
@@ -142,7 +142,7 @@ struct GLMToolCallParser: Sendable {
             pass(to: end, .value)
         case (.value, .closeValue):
             feedValue(upTo: start, &events)
-            events.append(arguments: invoke.closeValue(), of: callCount)
+            events.closeValue(of: &invoke, of: callCount)
             pass(to: end, .arguments)
         case (.value, .closeCall):
             feedValue(upTo: start, &events)
@@ -178,7 +178,7 @@ struct GLMToolCallParser: Sendable {
     /// Reads the open value up to `end`.
     private mutating func feedValue(upTo end: Int, _ events: inout [OutputParser.Event]) {
         guard case .value = place, end > at else { return }
-        events.append(arguments: invoke.feed(held[at..<end]), of: callCount)
+        events.feed(held[at..<end], to: &invoke, of: callCount)
         at = end
     }
 

@@ -15,9 +15,10 @@
 ///
 /// No text is lost. Only blanks are left out that separate the tags of a block or two calls, or that end the output
 /// after a call. An invoke without a name or an end, or with an open parameter at its end, becomes content including
-/// its markup; so does a block without an invoke; text between invokes becomes content. A call is reported from its
-/// first parameter on, and its arguments as they come; a call that turns out to be malformed after that is reported as
-/// broken, with all of its text and with the part that its arguments do not have.
+/// its markup; so does a block without an invoke; text between invokes becomes content. A call is reported when it is
+/// complete or its values have `ToolInvoke.reportedBytes`, and its arguments from there on as they come. A call that
+/// turns out to be malformed before that becomes content, too; after that it is reported as broken, with all of its
+/// text and with the part that its arguments do not have.
 struct ToolCallParser: Sendable {
     private enum Place {
         case content, block, invoke
@@ -218,7 +219,7 @@ struct ToolCallParser: Sendable {
             feedValue(upTo: tag.range.lowerBound, &events)
             switch tag.kind {
             case .closeParameter:
-                events.append(arguments: invoke.closeValue(), of: callCount)
+                events.closeValue(of: &invoke, of: callCount)
                 pass(tag, to: .invoke)
             case .closeInvoke, .closeBlock: breakInvoke(at: tag, &events)
             // Within a value, only closing tags count.
@@ -273,7 +274,7 @@ struct ToolCallParser: Sendable {
     /// Reads the open value up to `end`.
     private mutating func feedValue(upTo end: Int, _ events: inout [OutputParser.Event]) {
         guard invoke.isInValue, end > start else { return }
-        events.append(arguments: invoke.feed(held[start..<end]), of: callCount)
+        events.feed(held[start..<end], to: &invoke, of: callCount)
         start = end
     }
 

@@ -11,6 +11,9 @@ import JSON
 struct ToolInvoke: Sendable {
     /// The size in bytes from which the beginning of a JSON text counts as JSON.
     static let decisionBytes = 128
+    /// The size in bytes of its values from which a call is reported before it is complete. What was reported cannot be
+    /// taken back, so a shorter call that turns out to be malformed is text, in a stream too.
+    static let reportedBytes = 64
     /// The names of a parameter that may hold all arguments.
     private static let wrappers = ["arguments", "parameters"]
 
@@ -65,8 +68,16 @@ struct ToolInvoke: Sendable {
     var body: [UInt8] = []
     /// True if a parameter is being read.
     private(set) var isInValue = false
-    /// True if the invoke has a parameter with a name, so that it counts as a call from there on.
+    /// True if the invoke has a parameter with a name.
     private(set) var isCall = false
+    /// True if the call was reported.
+    fileprivate var isReported = false
+    /// The beginning of the arguments, until the call is reported.
+    fileprivate var unreported = ""
+    /// The number of bytes of the values so far.
+    private var valueBytes = 0
+    /// True if so much of the call is known that it is reported, and it is not known to be malformed.
+    fileprivate var isDecided: Bool { isCall && !isBroken && valueBytes >= Self.reportedBytes }
     private var parameter: Parameter?
     /// A complete parameter that may hold all arguments.
     private var wrapper: Parameter?
@@ -105,6 +116,7 @@ struct ToolInvoke: Sendable {
 
     /// Reads a piece of the open value, and returns the text of the arguments that it decides.
     mutating func feed(_ piece: ArraySlice<UInt8>) -> String {
+        valueBytes += piece.count
         guard isCall, !isBroken, var open = parameter, !piece.isEmpty else {
             unwritten += piece
             return ""
@@ -247,7 +259,7 @@ struct ToolInvoke: Sendable {
 /// The events of an invoke, which every markup of tool calls has.
 extension [OutputParser.Event] {
     /// Adds a piece of a call's arguments, to the piece before it if there is one.
-    mutating func append(arguments text: String, of index: Int) {
+    private mutating func append(arguments text: String, of index: Int) {
         guard !text.isEmpty else { return }
         if case .toolCallArguments(index, let before)? = last {
             self[count - 1] = .toolCallArguments(index: index, before + text)
@@ -256,12 +268,35 @@ extension [OutputParser.Event] {
         }
     }
 
-    /// Begins a parameter of the invoke of a call, which is reported with the first one.
+    /// Reports a call and its arguments so far, unless it was reported.
+    private mutating func report(_ invoke: inout ToolInvoke, _ name: String, of index: Int) {
+        if invoke.isReported { return }
+        invoke.isReported = true
+        append(.toolCallStart(index: index, name: name))
+        append(arguments: invoke.unreported, of: index)
+        invoke.unreported = ""
+    }
+
+    /// Adds a piece of the arguments of a call, which is reported once enough of it is known.
+    private mutating func append(arguments text: String, of invoke: inout ToolInvoke, of index: Int) {
+        if invoke.isReported { return append(arguments: text, of: index) }
+        invoke.unreported += text
+        if invoke.isDecided, let name = invoke.name { report(&invoke, name, of: index) }
+    }
+
+    /// Begins a parameter of the invoke of a call.
     mutating func open(_ name: String?, isString: Bool?, of invoke: inout ToolInvoke, of index: Int) {
-        let isFirst = !invoke.isCall
-        let before = invoke.open(name, isString: isString)
-        append(arguments: before, of: index)
-        if isFirst, invoke.isCall, let name = invoke.name { append(.toolCallStart(index: index, name: name)) }
+        append(arguments: invoke.open(name, isString: isString), of: &invoke, of: index)
+    }
+
+    /// Adds a piece of the open value.
+    mutating func feed(_ piece: ArraySlice<UInt8>, to invoke: inout ToolInvoke, of index: Int) {
+        append(arguments: invoke.feed(piece), of: &invoke, of: index)
+    }
+
+    /// Ends the open value.
+    mutating func closeValue(of invoke: inout ToolInvoke, of index: Int) {
+        append(arguments: invoke.closeValue(), of: &invoke, of: index)
     }
 
     /// Ends the invoke of a call.
@@ -269,7 +304,7 @@ extension [OutputParser.Event] {
     /// - Returns: False if it is malformed; nothing is reported then.
     mutating func close(_ invoke: inout ToolInvoke, of index: Int) -> Bool {
         guard let name = invoke.name, let rest = invoke.finish() else { return false }
-        if !invoke.isCall { append(.toolCallStart(index: index, name: name)) }
+        report(&invoke, name, of: index)
         append(arguments: rest, of: index)
         append(.toolCallEnd(index: index))
         return true
@@ -285,10 +320,8 @@ extension [OutputParser.Event] {
     mutating func breakOff(
         _ invoke: inout ToolInvoke, of index: Int, isCut: Bool, _ text: String, unread: String = ""
     ) -> Bool {
-        if !invoke.isCall {
-            guard isCut, let name = invoke.name else { return false }
-            append(.toolCallStart(index: index, name: name))
-        }
+        guard invoke.isReported || isCut, let name = invoke.name else { return false }
+        report(&invoke, name, of: index)
         let (arguments, rest) = invoke.breakOff()
         append(arguments: arguments, of: index)
         append(.toolCallBroken(index: index, text: text, rest: rest + unread))

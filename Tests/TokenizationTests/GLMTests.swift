@@ -203,9 +203,14 @@ import Tokenization
     @Test func `stream as they come`() {
         var parser = OutputParser(startsInReasoning: false, toolCalls: Self.markup)
         #expect(parser.feed("<tool_call>f<arg_key>n</arg_key>") == [])
-        #expect(parser.feed("<arg_value>") == [.toolCallStart(index: 0, name: "f")])
-        #expect(parser.feed("1</arg_value>") == [.toolCallArguments(index: 0, #"{"n": 1"#)])
-        #expect(parser.feed(argument("s", "a\"b")) == [.toolCallArguments(index: 0, #", "s": "a\"b""#)])
+        #expect(parser.feed("<arg_value>1</arg_value>") == [])
+        let text = String(repeating: "a\"b", count: 20)
+        #expect(
+            parser.feed("<arg_key>s</arg_key><arg_value>" + text) == [
+                .toolCallStart(index: 0, name: "f"),
+                .toolCallArguments(index: 0, #"{"n": 1, "s": "# + JSONValue.string(text).pythonText.dropLast()),
+            ])
+        #expect(parser.feed("a\"b</arg_value>") == [.toolCallArguments(index: 0, #"a\"b""#)])
         let list = "[" + Array(repeating: "1000000", count: 40).joined(separator: ",") + "]"
         #expect(parser.feed("<arg_key>x</arg_key><arg_value>" + list.prefix(100)) == [])
         let begun = parser.feed(String(list.dropFirst(100).prefix(100)))
@@ -213,6 +218,8 @@ import Tokenization
         let value = String(repeating: "\"é\n", count: 100)
         let whole = parse("<tool_call>f\(argument("n", "1"))\(argument("s", value))\(argument("x", list))</tool_call>")
         #expect(whole.calls == ["f({\"n\": 1, \"s\": \(JSONValue.string(value).pythonText), \"x\": \(list)})"])
+        let short = parse("a\n<tool_call>f\(argument("s", "x"))<arg_key>s</arg_key><arg_value>y")
+        #expect(short.broken.isEmpty && short.streamed == short.content)
         let broken = parse("a<tool_call>f<arg_key>s</arg_key><arg_value>\(value)")
         #expect(broken.calls.isEmpty && broken.broken.count == 1)
         #expect(broken.content == "a<tool_call>f<arg_key>s</arg_key><arg_value>\(value)")
@@ -260,7 +267,7 @@ import Tokenization
             let text = (0..<Int.random(in: 1...14, using: &random)).map { place in
                 guard Bool.random(using: &random) else { return parts.randomElement(using: &random)! }
                 words.append("w\(place).")
-                return words[words.count - 1]
+                return words[words.count - 1] + String(repeating: "x", count: Bool.random(using: &random) ? 0 : 50)
             }.joined()
             let parsed = Parsed([text], toolCalls: Self.markup)
             brokenCount += parsed.broken.count

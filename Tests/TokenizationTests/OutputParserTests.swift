@@ -189,15 +189,28 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true, i
         #expect(inside.calls == [#"f({"a": "x"})"#] && inside.content == "hm\n")
     }
 
-    @Test func `a call is streamed from its first parameter on`() {
+    @Test func `a call is streamed once its values have 64 bytes, or when it is complete`() {
+        let sky = String(repeating: "sky\"", count: 15)
         var parser = OutputParser(startsInReasoning: false, toolCalls: .deepSeek(.functionCalls))
         #expect(parser.feed(marked("‹function_calls›\n‹invoke name=\"f\"›\n")) == [])
-        #expect(parser.feed(marked("‹parameter name=\"p\" string=\"true\"›")) == [.toolCallStart(index: 0, name: "f")])
-        #expect(parser.feed("/t\"mp") == [.toolCallArguments(index: 0, #"{"p": "/t\"mp"#)])
+        #expect(parser.feed(marked("‹parameter name=\"p\" string=\"true\"›" + sky + "‹/parameter›")) == [])
+        #expect(parser.feed(marked("\n‹parameter name=\"q\" string=\"true\"›abc")) == [])
+        #expect(
+            parser.feed("d") == [
+                .toolCallStart(index: 0, name: "f"),
+                .toolCallArguments(index: 0, "{\"p\": " + JSONValue.string(sky).pythonText + ", \"q\": \"abcd"),
+            ])
+        #expect(parser.feed("e") == [.toolCallArguments(index: 0, "e")])
         #expect(parser.feed(marked("‹/parameter›")) == [.toolCallArguments(index: 0, "\"")])
         #expect(parser.feed(marked("\n‹parameter name=\"n\" string=\"false\"›12")) == [])
         #expect(parser.feed(marked("3‹/parameter›\n")) == [.toolCallArguments(index: 0, #", "n": 123"#)])
         #expect(parser.feed(marked("‹/invoke›")) == [.toolCallArguments(index: 0, "}"), .toolCallEnd(index: 0)])
+        #expect(parser.feed(marked("‹invoke name=\"g\"›‹parameter name=\"p\" string=\"true\"›a‹/parameter›")) == [])
+        #expect(
+            parser.feed(marked("‹/invoke›")) == [
+                .toolCallStart(index: 1, name: "g"), .toolCallArguments(index: 1, #"{"p": "a"}"#),
+                .toolCallEnd(index: 1),
+            ])
         #expect(parser.finish() == [])
     }
 
@@ -211,8 +224,9 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true, i
         #expect(parse(opening + list + "‹/parameter›‹/invoke›").calls == ["f({\"l\": \(list)})"])
         // What is no JSON is a string as soon as that is certain, and a call that promised JSON is broken.
         var other = OutputParser(startsInReasoning: false, toolCalls: .deepSeek(.functionCalls))
-        #expect(other.feed(opening + "nul") == [.toolCallStart(index: 0, name: "f")])
-        #expect(other.feed("l and") == [.toolCallArguments(index: 0, "{\"l\": \"null and")])
+        let blanks = String(repeating: " ", count: 64)
+        #expect(other.feed(opening + blanks + "nul") == [.toolCallStart(index: 0, name: "f")])
+        #expect(other.feed("l and") == [.toolCallArguments(index: 0, "{\"l\": \"\(blanks)null and")])
         let broken = parse(opening + list.dropLast() + ", x‹/parameter›‹/invoke›")
         #expect(broken.calls == [] && broken.broken.count == 1)
         #expect(broken.content == opening + list.dropLast() + ", x" + marked("‹/parameter›‹/invoke›"))
@@ -284,19 +298,36 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true, i
 
     @Test func `of a call that breaks, a stream has what was not sent of it, and nothing twice`() {
         let opening = "‹invoke name=\"f\"›hm‹parameter name=\"t\" string=\"true\"›"
-        for (text, arguments, rest) in [
-            (opening + "sky‹/parametr›‹/invoke›after", "{\"t\": \"sky‹/parametr›", "hmafter"),
-            (opening + "sky", "{\"t\": \"sky", "hm"), (opening + "sky‹/par", "{\"t\": \"sky‹/par", "hm"),
-            (
-                opening + "sky‹/parameter›‹parameter string=\"true\"›lost‹/parameter›and‹/invoke›", "{\"t\": \"sky\"",
-                "hmandlost"
-            ),
-            ("‹invoke name=\"f\"›‹parameter name=\"n\" string=\"false\"›12", "{\"n\": 12", ""),
-        ] {
-            let parsed = parse(text)
-            #expect(parsed.broken == ["f(" + marked(arguments)] && parsed.streamed == rest, "\(text): \(parsed)")
-            #expect(parsed.content == marked(text))
+        for sky in ["sky", String(repeating: "sky ", count: 16)] {
+            let number = sky == "sky" ? "12" : String(repeating: "12", count: 32)
+            for (text, arguments, rest) in [
+                (opening + "\(sky)‹/parametr›‹/invoke›after", "{\"t\": \"\(sky)‹/parametr›", "hmafter"),
+                (opening + sky, "{\"t\": \"\(sky)", "hm"),
+                (opening + "\(sky)‹/par", "{\"t\": \"\(sky)‹/par", "hm"),
+                (
+                    opening + "\(sky)‹/parameter›‹parameter string=\"true\"›lost‹/parameter›and‹/invoke›",
+                    "{\"t\": \"\(sky)\"", "hmandlost"
+                ),
+                ("‹invoke name=\"f\"›‹parameter name=\"n\" string=\"false\"›\(number)", "{\"n\": \(number)", ""),
+            ] {
+                let parsed = parse(text)
+                #expect(parsed.content == marked(text))
+                if sky == "sky" {
+                    // Of a short one, nothing was sent: a stream has what a whole answer has.
+                    #expect(parsed.streamed == parsed.content && parsed.broken.isEmpty, "\(text): \(parsed)")
+                } else {
+                    #expect(
+                        parsed.broken == ["f(" + marked(arguments)] && parsed.streamed == rest, "\(text): \(parsed)")
+                }
+            }
         }
+    }
+
+    @Test func `a call that is known to be malformed is not begun`() {
+        let text =
+            "‹invoke name=\"f\"›‹parameter name=\"t\"›sky‹/parameter›‹parameter string=\"true\"›"
+            + String(repeating: "lost", count: 50)
+        #expect(parse(text).streamed == marked(text) && parse(text).broken.isEmpty)
     }
 
     @Test func `text that only resembles a tag is content`() {

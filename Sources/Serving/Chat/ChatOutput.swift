@@ -110,7 +110,11 @@ struct AnswerItems: Sendable {
                 // be taken back, and is not sent again.
                 close(isComplete: false, &changes)
                 let isKept = isStreamed || output.finish?.reason.isCut == true
-                if !isKept { items.removeLast() }
+                if !isKept {
+                    // The text goes on in the item before.
+                    items.removeLast()
+                    openItem = items.indices.last
+                }
                 write(isKept ? rest : text, .text, &changes)
             }
         }
