@@ -163,6 +163,9 @@ extension ChatFormat {
         guard options.tools.isEmpty else { throw .unsupported("tools", by: rawValue) }
         guard options.responseFormat == nil else { throw .unsupported("response format", by: rawValue) }
         guard !options.thinking || self != .deepSeekV3 else { throw .unsupported("thinking", by: rawValue) }
+        var messages = messages
+        // V3.1 answers only users.
+        if self == .deepSeekV31, let place = messages.systemToAnswer { messages[place].role = .user }
         var prompt = ChatPrompt()
         prompt.template(Mark.begin)
         let system = messages.filter { $0.role == .system || $0.role == .developer }.map(\.content)
@@ -196,7 +199,7 @@ extension ChatFormat {
         return prompt
     }
 
-    /// Returns the text that makes the model answer. V3.1 answers only users.
+    /// Returns the text that makes the model answer; V3.1 answers only users.
     private func opening(isAfterUser: Bool, _ options: ChatOptions) -> String {
         switch self {
         case .deepSeekR1: Mark.assistant + Mark.think + "\n"

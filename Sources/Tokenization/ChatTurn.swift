@@ -10,8 +10,8 @@ struct ChatTurn {
 
 extension [ChatTurn] {
     /// The messages with the roles in which DeepSeek's formats render them: a developer message counts as a system
-    /// message unless it is the only message to answer, and a system message at the end that follows an answer counts
-    /// as a user message.
+    /// message unless it is the only message to answer, and a system message that the model has to answer counts as a
+    /// user message (`systemToAnswer`).
     var withRolesResolved: [ChatTurn] {
         var turns = self
         for (place, turn) in enumerated() where turn.message.role == .developer {
@@ -21,13 +21,21 @@ extension [ChatTurn] {
             let isOpening = before == nil && self[place...].contains { $0.message.role == .user }
             if isPending || isOpening || next != nil && next != .assistant { turns[place].message.role = .system }
         }
-        if let last = turns.last, last.message.role == .system,
-            let before = turns.last(where: { $0.message.role != .system }), before.message.role == .assistant,
-            before.message.toolCalls.isEmpty
-        {
-            turns[turns.count - 1].message.role = .user
+        if turns.last?.message.role == .system, let place = turns.map(\.message).systemToAnswer {
+            turns[place].message.role = .user
         }
         return turns
+    }
+}
+
+extension [ChatMessage] {
+    /// The index of the system or developer message that the model has to answer, because nothing else asks for an
+    /// answer: the last message, if it follows an answer or nothing but such messages. `nil` if there is none.
+    var systemToAnswer: Int? {
+        func isSystem(_ message: ChatMessage) -> Bool { message.role == .system || message.role == .developer }
+        guard let last, isSystem(last) else { return nil }
+        guard let before = self.last(where: { !isSystem($0) }) else { return count - 1 }
+        return before.role == .assistant && before.toolCalls.isEmpty ? count - 1 : nil
     }
 }
 

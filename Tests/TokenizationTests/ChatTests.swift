@@ -244,6 +244,26 @@ import Tokenization
                 == Self.begin + "<｜User｜>A<｜Assistant｜></think>B" + Self.end + "<｜User｜>S<｜Assistant｜></think>")
     }
 
+    /// No reference has them: the prompt would not say that it is the assistant's turn.
+    @Test(arguments: [ChatFormat.deepSeekV31, .deepSeekV32, .deepSeekV4, .deepSeekV4Recipe])
+    func `a system message that nothing follows is answered if nothing else is to be`(format: ChatFormat) throws {
+        let (user, system) = (ChatMessage(.user, "S"), ChatMessage(.system, "S"))
+        let (first, answer) = (ChatMessage(.system, "T"), ChatMessage(.assistant, "B"))
+        for thinking in [true, false] {
+            func prompt(_ messages: [ChatMessage]) throws -> String {
+                let prompt = try format.render(messages, ChatOptions(thinking: thinking))
+                #expect(prompt.startsInReasoning == thinking)
+                return prompt.text
+            }
+            #expect(try prompt([system]) == Self.begin + "<｜User｜>S<｜Assistant｜>" + (thinking ? "<think>" : "</think>"))
+            #expect(try prompt([first, system]) == prompt([first, user]))
+            #expect(try prompt([user, answer, first, system]) == prompt([user, answer, first, user]))
+        }
+        #expect(
+            try text([ChatMessage(.developer, "S")], by: .deepSeekV31)
+                == Self.begin + "<｜User｜>S<｜Assistant｜></think>")
+    }
+
     @Test func `without a system message tools are rendered in one of their own`() throws {
         let options = ChatOptions(tools: [try ChatTool(function: .object([JSONMember("name", .string("f"))]))])
         let with = try text([ChatMessage(.user, "A")], options)
