@@ -106,11 +106,12 @@ extension FieldTable {
         // There is one way of decoding, so none to fall back to.
         harmless(sampled, "guided_decoding_backend", "guided_decoding_disable_fallback"),
         refused(
-            sampled, "guided_decoding_disable_any_whitespace", unless: off,
+            sampled + dialects, "guided_decoding_disable_any_whitespace", unless: off,
             advice: "use a JSON Schema, a regular expression or EBNF"),
         refused(
             dialects, "response_format", "regex", "json_schema", "ebnf", "guided_json", "guided_regex", "guided_choice",
             "guided_grammar", "guided_json_object", "structured_outputs", "structural_tag", "stop_regex",
+            "guided_whitespace_pattern",
             advice: "use text.format in /v1/responses and output_config.format in /v1/messages"),
         refused(sampled + dialects, "guided_options_request", advice: "use structured_outputs"),
         refused(sampled + dialects, "grammar", advice: "use ebnf"),
@@ -150,7 +151,10 @@ extension FieldTable {
             [.chat, .generate], "audio", "audio_data", "image_data", "video_data", "mm_processor_kwargs",
             unless: empty, advice: "this model reads and writes text only"),
         refused([.message], "audio", advice: "this model reads and writes text only"),
-        refused([.chat], "web_search_options", "documents", unless: empty, advice: "put what was found into a message"),
+        // OpenAI's clients ask for a search by an empty object.
+        refused([.chat], "web_search_options", advice: "put what was found into a message"),
+        refused([.chat], "enable_search", unless: off, advice: "put what was found into a message"),
+        refused([.chat], "documents", "data_sources", unless: empty, advice: "put what was found into a message"),
         refused([.chat, .tokenize] + dialects, "chat_template", advice: "the conversation's form is the model's own"),
         refused([.chat], "add_special_tokens", unless: off, advice: "the chat format writes them"),
         refused(
@@ -230,6 +234,11 @@ extension FieldTable {
             advice: "put its members into the request itself"),
         refused(openAI + dialects, "n_predict", "num_predict", advice: "use max_tokens"),
         refused(openAI + dialects, "repeat_penalty", advice: "use repetition_penalty"),
+        refused(openAI + dialects, "random_seed", advice: "use seed"),
+        refused(
+            openAI + dialects, "do_sample", unless: [.bool(true)], advice: "use temperature 0 for the likeliest tokens"),
+        refused(openAI + dialects, "num_beams", "num_return_sequences", unless: [.integer(1)], advice: "use n"),
+        refused(openAI + dialects, "max_length", advice: "use max_tokens, or max_output_tokens in /v1/responses"),
         refused([.chat], "prompt", advice: "give messages"),
         refused([.completion], "messages", advice: "give a prompt, or use /v1/chat/completions"),
         refused(openAI, "text", advice: "use /generate"),
