@@ -136,6 +136,27 @@ import Tokenization
         #expect(server.engine.received.count == 2, "counting generates nothing")
     }
 
+    @Test(arguments: [(#""""#, "{}"), ("null", "{}"), (#""{\"at\": 1}""#, #"{"at": 1}"#), (#""cut {""#, "cut {")])
+    func `the input of an earlier call may be a text`(input: String, arguments: String) async throws {
+        let server = ToyServer("x")
+        let call = #"{"type":"tool_use","id":"t","name":"look","input":\#(input)}"#
+        let messages = """
+            [{"role":"user","content":"hi"},{"role":"assistant","content":[\(call)]},
+             {"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":"blue"}]}]
+            """
+        let reply = try await server.post(Self.path, Self.body(Self.tools, messages: messages))
+        #expect(reply.status == 200, "\(reply.text)")
+        let own = try Self.prompt(server)
+        let chat = """
+            {"model":"toy","messages":[{"role":"user","content":"hi"},{"role":"assistant","tool_calls":[
+              {"id":"t","type":"function","function":{"name":"look","arguments":\(JSONValue.string(arguments).pythonText)}}]},
+             {"role":"tool","tool_call_id":"t","content":"blue"}],
+             "tools":[{"type":"function","function":{"name":"look","description":"d","parameters":{"type":"object"}}}]}
+            """
+        #expect(try await server.post("/v1/chat/completions", chat).status == 200)
+        #expect(try own == Self.prompt(server) && own.contains("blue"))
+    }
+
     @Test func `reasoning that only Anthropic can read is passed over`() async throws {
         func prompt(_ blocks: String) async throws -> String {
             let server = ToyServer("x")

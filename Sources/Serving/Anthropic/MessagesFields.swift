@@ -193,15 +193,21 @@ enum AnthropicMessages {
             // Anthropic alone can read it, and a conversation that it began must not end with it.
             case "redacted_thinking": continue
             case "tool_use":
-                let input = try block.object("input") ?? .empty
                 calls.append(
                     ChatToolCall(
                         id: try block.requiredString("id"), name: try block.requiredString("name"),
-                        arguments: JSONValue.object(input.members).pythonText))
+                        arguments: try arguments(block)))
             case let type: throw unreadable(block, type)
             }
         }
         return ChatMessage(.assistant, texts.joined(separator: "\n"), reasoning: reasoning, toolCalls: calls)
+    }
+
+    /// Returns the arguments of an earlier call: an object, or the text that a client kept of a call without arguments or
+    /// of one that was cut.
+    private static func arguments(_ block: RequestFields) throws(RequestError) -> String {
+        if let text = block.value("input")?.string { return text }
+        return JSONValue.object(try block.object("input")?.members ?? []).pythonText
     }
 
     /// Returns a member that is a text or a list of text blocks, whose texts become lines; `nil` if it is absent.
