@@ -176,14 +176,15 @@ package struct ParallelOptions: ParsableArguments, Sendable {
         do throws(CommandError) {
             request.ppLayerPartition = try layerCounts(environment)?.layers
         } catch {
-            request.problems.append(.init(parameter: Self.partitionVariable, message: error.description))
+            let variable = Self.partition(in: environment)?.variable ?? "--pp-layer-partition"
+            request.problems.append(.init(parameter: variable, message: error.description))
         }
         return request
     }
 
-    /// Returns the layers of each stage: those of `--pp-layer-partition` or of SGLang's variable for the same.
+    /// Returns the layers of each stage: those of `--pp-layer-partition` or of a variable for the same.
     private func layerCounts(_ environment: [String: String]) throws(CommandError) -> LayerCounts? {
-        guard let text = environment[Self.partitionVariable], !text.isEmpty else { return ppLayerPartition }
+        guard let text = Self.partition(in: environment)?.text else { return ppLayerPartition }
         guard let counts = LayerCounts(argument: text) else {
             throw CommandError("'\(text.prefix(80))' is no list of layers, such as 31,30; correct it or unset it")
         }
@@ -193,8 +194,13 @@ package struct ParallelOptions: ParsableArguments, Sendable {
         return counts
     }
 
-    /// SGLang's variable for the layers of each stage.
-    static let partitionVariable = "SGLANG_PP_LAYER_PARTITION"
+    /// Returns the variable of SGLang or vLLM that gives the layers of each stage, and its value; `nil` if there is none.
+    static func partition(in environment: [String: String]) -> (variable: String, text: String)? {
+        for variable in ["SGLANG_PP_LAYER_PARTITION", "VLLM_PP_LAYER_PARTITION"] {
+            if let text = environment[variable], !text.isEmpty { return (variable, text) }
+        }
+        return nil
+    }
 
     /// Layer counts are read from numbers separated by commas.
     struct LayerCounts: ExpressibleByArgument, Sendable {

@@ -186,6 +186,19 @@ import braid
         }
     }
 
+    @Test func `reads the variable with which vLLM's users protect a server`() throws {
+        func words(_ text: String, _ more: [String: String] = [:]) throws -> [String] {
+            let line = try Self.line(text, environment: more.merging(["VLLM_API_KEY": "v"]) { own, _ in own })
+            return line.settings.flatMap(\.words)
+        }
+        #expect(try words("serve m") == ["--model-path", "m", "--api-key", "v"])
+        #expect(try words("serve m --api-key x") == ["--model-path", "m", "--api-key", "x"])
+        #expect(try words("serve m", ["BRAID_API_KEY": "k"]) == ["--model-path", "m", "--api-key", "k"])
+        #expect(try words("serve m", ["VLLM_API_KEY": ""]) == ["--model-path", "m"])
+        // A router's key is its own.
+        #expect(try words("router").isEmpty)
+    }
+
     @Test func `gives a list no word that was not after its name`() throws {
         let line = try Self.line("serve m extra --api-key k")
         #expect(line.arguments == ["serve", "extra", "--model-path", "m", "--api-key", "k"])
@@ -295,10 +308,11 @@ import braid
         #expect(origins["--attn-cp-size"] == .environment("BRAID_ATTN_CP_SIZE"))
         #expect(origins["--page-size"] == .file(path, line: 1))
         #expect(line.arguments.suffix(4) == ["--page-size", "16", "--page-size", "8"])
-        let variable = "SGLANG_PP_LAYER_PARTITION"
-        let stages = try Self.line("serve m", environment: [variable: "3,1"]).settings.last
-        #expect(stages?.origin == .environment(variable) && stages?.words == ["--pp-layer-partition", "3,1"])
-        #expect(try Self.line("serve m", environment: [variable: "a"]).settings.count == 1)
+        for variable in ["SGLANG_PP_LAYER_PARTITION", "VLLM_PP_LAYER_PARTITION"] {
+            let stages = try Self.line("serve m", environment: [variable: "3,1"]).settings.last
+            #expect(stages?.origin == .environment(variable) && stages?.words == ["--pp-layer-partition", "3,1"])
+        }
+        #expect(try Self.line("serve m", environment: ["VLLM_PP_LAYER_PARTITION": "a"]).settings.count == 1)
         #expect(!line.arguments.contains("--preload") && !line.arguments.contains("2"))
     }
 

@@ -42,7 +42,8 @@ enum OptionsPage {
             line, or a JSON object. It may contain every option of the command line, also those below. `null` leaves an option
             out. An option that takes JSON may have a map, in braces or as indented lines; text of several lines, anchors and tags
             are refused.
-            `SGLANG_PP_LAYER_PARTITION` is read as `--pp-layer-partition`.
+            `SGLANG_PP_LAYER_PARTITION` and `VLLM_PP_LAYER_PARTITION` are read as `--pp-layer-partition`, and `VLLM_API_KEY`
+            as `--api-key`.
             """,
         ]
         for command in CompatibilityTable.Command.allCases {

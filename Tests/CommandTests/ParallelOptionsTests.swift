@@ -86,8 +86,10 @@ import braid
         #expect(try request("--tp 8 --\(flag) --cp-size 4").resolve(for: shape).context == 4)
     }
 
-    @Test func `read the variable with which SGLang's users give the layers of each stage`() throws {
-        let variable = "SGLANG_PP_LAYER_PARTITION"
+    @Test(arguments: ["SGLANG_PP_LAYER_PARTITION", "VLLM_PP_LAYER_PARTITION"])
+    func `read the variables with which users of SGLang and vLLM give the layers of each stage`(
+        variable: String
+    ) throws {
         #expect(try request("", environment: [variable: "31,30"]).ppLayerPartition == [31, 30])
         #expect(try request("--pp-layer-partition 31,30", environment: [variable: "31,30"]).problems.isEmpty)
         #expect(try request("", environment: [variable: ""]) == ParallelRequest())

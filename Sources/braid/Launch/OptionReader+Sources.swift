@@ -1,16 +1,22 @@
 import JSON
 
 extension OptionReader {
-    /// Returns the settings of the variables `BRAID_…`; a variable that names no option is a warning. Further values of an
-    /// option that may be repeated have a number, such as `BRAID_API_KEY_2`.
+    /// Returns the settings of the variables `BRAID_…`, and of those of SGLang and vLLM that mean an option; a variable
+    /// `BRAID_…` that names no option is a warning. Further values of an option that may be repeated have a number, such as
+    /// `BRAID_API_KEY_2`.
     mutating func readEnvironment(_ environment: [String: String]) -> [LaunchLine.Setting] {
         let options = Dictionary(uniqueKeysWithValues: command.options.map { ($0.variable, $0) })
-        // `ParallelOptions` says what is wrong with this variable of SGLang, also where no file is read.
-        let partition = ParallelOptions.partitionVariable
-        if let text = environment[partition], ParallelOptions.LayerCounts(argument: text) != nil,
-            command["--pp-layer-partition"] != nil
+        // `ParallelOptions` says what is wrong with this variable, also where no file is read.
+        if let (variable, text) = ParallelOptions.partition(in: environment),
+            ParallelOptions.LayerCounts(argument: text) != nil, command["--pp-layer-partition"] != nil
         {
-            read(["--pp-layer-partition=\(text)"], from: .environment(partition))
+            read(["--pp-layer-partition=\(text)"], from: .environment(variable))
+        }
+        // A server that vLLM's users protect in this way must not be open here.
+        if let key = environment["VLLM_API_KEY"], !key.isEmpty, environment["BRAID_API_KEY"] == nil,
+            command.path == ["serve"]
+        {
+            read(["--api-key=\(key)"], from: .environment("VLLM_API_KEY"))
         }
         for (name, value) in environment.sorted(by: { $0.key < $1.key })
         where name.hasPrefix("BRAID_") && name != DisaggregationOptions.secretVariable {
