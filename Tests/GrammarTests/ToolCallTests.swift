@@ -64,6 +64,44 @@ import Tokenization
         for text in others { #expect(try !grammar.accepts(text), "\(text)") }
     }
 
+    @Test func `of a schema that cannot be enforced, a tool that is not strict follows the rest`() throws {
+        func tool(isStrict: Bool) -> ToolCallSource.Tool {
+            ToolCallSource.Tool(
+                name: "f",
+                parameters: #"""
+                    {"type":"object","if":{},"then":{},"$defs":{"n":{"type":"integer","maximum":9,"minimum":0}},"properties":{
+                    "n":{"$ref":"#/$defs/n"},"tags":{"type":"array","uniqueItems":true,"items":{"type":"integer"}},
+                    "c":{"format":"color"},"o":{"type":"object","if":{},"then":{},"unevaluatedProperties":false},"a\"b":{}},
+                    "required":["n","tags","a\"b"]}
+                    """#,
+                isStrict: isStrict)
+        }
+        func source(_ isStrict: Bool) -> GrammarSource {
+            .toolCalls(ToolCallSource(tools: [tool(isStrict: isStrict)], isRequired: true, allowsSeveral: false))
+        }
+        #expect(throws: GrammarError.self) { try grammar(source(true)) }
+        let relaxed = try grammar(source(false))
+        let (number, tags) = (
+            Self.parameter("n", "5", string: false), Self.parameter("tags", "[1, 1]", string: false)
+        )
+        for parameters in [
+            [number, tags], [number, tags, Self.parameter("c", "any", string: true)],
+            [number, tags, Self.parameter("o", "{\"x\": 1}", string: false)],
+        ] {
+            let call = Self.block(Self.invoke("f", parameters.joined(separator: "\n")))
+            #expect(try relaxed.accepts(call), "\(call)")
+        }
+        for parameters in [
+            [], [number], [tags], [Self.parameter("n", "10", string: false), tags],
+            [number, Self.parameter("tags", "[\"a\"]", string: false)],
+            [number, tags, Self.parameter("o", "1", string: false)],
+            [number, tags, Self.parameter("x", "1", string: false)],
+        ] {
+            let call = Self.block(Self.invoke("f", parameters.joined(separator: "\n")))
+            #expect(try !relaxed.accepts(call), "\(call)")
+        }
+    }
+
     @Test func `if calls are optional, any text may come, followed by one block`() throws {
         let grammar = try compiled(isRequired: false)
         for text in ["", "Hello <b>", "Let me see.\n\n" + Self.block(Self.invoke("get_weather", Self.city))] {

@@ -127,17 +127,7 @@ struct ToolCallCompiler {
         _ tool: ToolCallSource.Tool, _ json: JSONRules, _ rules: inout RuleSet
     ) throws(GrammarError) -> Expression {
         try checkName(tool.name)
-        var parameters = try anyParameters(json, &rules)
-        if let text = tool.parameters {
-            var attempt = rules
-            do {
-                parameters = try SchemaCompiler.compileParameters(
-                    GrammarSource.schema(text), json, self, into: &attempt)
-                rules = attempt
-            } catch {
-                if tool.isStrict { throw error }
-            }
-        }
+        let parameters = try parameters(of: tool, json, &rules)
         if isGLM {
             return .sequence([.control("<tool_call>"), .text(tool.name), parameters, .control("</tool_call>")])
         }
@@ -145,6 +135,30 @@ struct ToolCallCompiler {
             .text("<"), .control(Self.mark), .text("invoke name=\"\(tool.name)\">\n"), parameters, .text("\n</"),
             .control(Self.mark), .text("invoke>"),
         ])
+    }
+
+    /// Derives the parameters of a call of a tool. If the tool is not strict, they follow its schema as far as possible.
+    private func parameters(
+        of tool: ToolCallSource.Tool, _ json: JSONRules, _ rules: inout RuleSet
+    ) throws(GrammarError) -> Expression {
+        guard let text = tool.parameters else { return try anyParameters(json, &rules) }
+        var attempt = rules
+        do throws(GrammarError) {
+            let schema = try GrammarSource.schema(text)
+            do throws(GrammarError) {
+                let parameters = try SchemaCompiler.compileParameters(schema, json, self, into: &attempt)
+                rules = attempt
+                return parameters
+            } catch {
+                guard !tool.isStrict, error.kind != .tooLarge, error.kind != .givenUp,
+                    let schema = try relaxed(schema, json, rules)
+                else { throw error }
+                return try SchemaCompiler.compileParameters(schema, json, self, into: &rules)
+            }
+        } catch {
+            if tool.isStrict || error.kind == .givenUp { throw error }
+            return try anyParameters(json, &rules)
+        }
     }
 
     /// Derives parameters of any names and values.
