@@ -47,8 +47,10 @@ struct DeepSeekV4Chat {
 
     private init(_ messages: [ChatMessage], _ options: ChatOptions, isRecipe: Bool) {
         (self.options, self.isRecipe) = (options, isRecipe)
-        var messages = messages.enumerated().map { ChatTurn(index: $0.offset, message: $0.element) }
-            .withRolesResolved.map(\.message)
+        // The library begins an answer to system messages alone; the other encoder does not.
+        let keepsRoles = isRecipe && messages.allSatisfy { $0.role == .system }
+        let given = messages.enumerated().map { ChatTurn(index: $0.offset, message: $0.element) }
+        var messages = keepsRoles ? messages : given.withRolesResolved.map(\.message)
         let needsSystem = !options.tools.isEmpty || options.responseFormat != nil
         if isRecipe {
             let system = messages.filter { $0.role == .system }

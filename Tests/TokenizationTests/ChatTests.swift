@@ -244,8 +244,8 @@ import Tokenization
                 == Self.begin + "<｜User｜>A<｜Assistant｜></think>B" + Self.end + "<｜User｜>S<｜Assistant｜></think>")
     }
 
-    /// No reference has them: the prompt would not say that it is the assistant's turn.
-    @Test(arguments: [ChatFormat.deepSeekV31, .deepSeekV32, .deepSeekV4, .deepSeekV4Recipe])
+    /// The references' prompts would not say that it is the assistant's turn.
+    @Test(arguments: [ChatFormat.deepSeekV31, .deepSeekV32, .deepSeekV4])
     func `a system message that nothing follows is answered if nothing else is to be`(format: ChatFormat) throws {
         let (user, system) = (ChatMessage(.user, "S"), ChatMessage(.system, "S"))
         let (first, answer) = (ChatMessage(.system, "T"), ChatMessage(.assistant, "B"))
@@ -262,6 +262,9 @@ import Tokenization
         #expect(
             try text([ChatMessage(.developer, "S")], by: .deepSeekV31)
                 == Self.begin + "<｜User｜>S<｜Assistant｜></think>")
+        // The library begins an answer to system messages alone.
+        #expect(
+            try text([first, system], by: .deepSeekV4Recipe) == Self.begin + "T\n\nS<｜Assistant｜></think>")
     }
 
     @Test func `without a system message tools are rendered in one of their own`() throws {

@@ -204,7 +204,7 @@ import Tokenization
         var parser = OutputParser(startsInReasoning: false, toolCalls: Self.markup)
         #expect(parser.feed("<tool_call>f<arg_key>n</arg_key>") == [])
         #expect(parser.feed("<arg_value>1</arg_value>") == [])
-        let text = String(repeating: "a\"b", count: 20)
+        let text = String(repeating: "a\"b", count: 21)
         #expect(
             parser.feed("<arg_key>s</arg_key><arg_value>" + text) == [
                 .toolCallStart(index: 0, name: "f"),
@@ -267,7 +267,7 @@ import Tokenization
             let text = (0..<Int.random(in: 1...14, using: &random)).map { place in
                 guard Bool.random(using: &random) else { return parts.randomElement(using: &random)! }
                 words.append("w\(place).")
-                return words[words.count - 1] + String(repeating: "x", count: Bool.random(using: &random) ? 0 : 50)
+                return words[words.count - 1] + String(repeating: "x", count: Bool.random(using: &random) ? 0 : 70)
             }.joined()
             let parsed = Parsed([text], toolCalls: Self.markup)
             brokenCount += parsed.broken.count
