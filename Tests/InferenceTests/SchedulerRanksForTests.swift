@@ -12,7 +12,9 @@ import Testing
 struct HashingRanks {
     let pageSize: Int
     let vocabularySize: Int
-    /// The token in each slot of the cache; -1 where nothing was written.
+    /// The number of data groups that have caches of their own; 1 if all groups share one.
+    private let caches: Int
+    /// The token in each slot of each cache; -1 where nothing was written.
     private var memory: [Int32]
     /// The token that followed the slot's token.
     private var following: [Int32]
@@ -24,10 +26,16 @@ struct HashingRanks {
     init(_ configuration: SchedulerConfiguration) {
         pageSize = configuration.pageSize
         vocabularySize = configuration.vocabularySize
-        memory = [Int32](repeating: -1, count: configuration.totalPages * configuration.pageSize)
+        caches = configuration.groupsShareKeys ? 1 : configuration.dataGroups
+        memory = [Int32](repeating: -1, count: caches * configuration.totalPages * configuration.pageSize)
         following = memory
         window = configuration.window
-        windows = [Int32](repeating: -1, count: configuration.windowPages * configuration.pageSize)
+        windows = [Int32](repeating: -1, count: caches * configuration.windowPages * configuration.pageSize)
+    }
+
+    /// Returns the index of a slot of a data group in an array with those of all caches.
+    private func index(_ slot: Int, ofGroup group: Int, in array: [Int32]) -> Int {
+        slot + group % caches * (array.count / caches)
     }
 
     mutating func run(_ plan: StepPlan) -> StepResult {
@@ -35,19 +43,19 @@ struct HashingRanks {
     }
 
     /// Writes what a prefix store has of some positions of a prefix.
-    mutating func restore(_ positions: Range<Int>, of prefix: ArraySlice<Int32>, in pages: [Int32]) {
+    mutating func restore(_ positions: Range<Int>, of prefix: IdentifiedPrefix, in pages: [Int32]) {
         for position in positions {
             let slot = Int(pages[position / pageSize]) * pageSize + position % pageSize
-            memory[slot] = prefix[prefix.startIndex + position]
+            memory[index(slot, ofGroup: prefix.group, in: memory)] = prefix.tokens[prefix.tokens.startIndex + position]
         }
     }
 
     /// Writes what rows after a position of a prefix see of its window, and nothing else.
-    mutating func restoreWindow(before end: Int, of prefix: ArraySlice<Int32>, in list: CacheStore.PageList) {
-        let hashes = Self.hashes(prefix.prefix(end))
+    mutating func restoreWindow(before end: Int, of prefix: IdentifiedPrefix, in list: CacheStore.PageList) {
+        let hashes = Self.hashes(prefix.tokens.prefix(end))
         for position in max(0, end - window + 1)..<end {
-            windows[Int(list.pages[position / pageSize - list.first]) * pageSize + position % pageSize] =
-                hashes[position]
+            let slot = Int(list.pages[position / pageSize - list.first]) * pageSize + position % pageSize
+            windows[index(slot, ofGroup: prefix.group, in: windows)] = hashes[position]
         }
     }
 
@@ -81,7 +89,8 @@ struct HashingRanks {
         guard window > 0 else { return #expect(chunk.windowPages.isEmpty && chunk.firstWindowPage == 0) }
         let hashes = Self.hashes(prefix[...])
         func slot(_ position: Int) -> Int {
-            Int(chunk.windowPages[position / pageSize - chunk.firstWindowPage]) * pageSize + position % pageSize
+            let page = Int(chunk.windowPages[position / pageSize - chunk.firstWindowPage])
+            return index(page * pageSize + position % pageSize, ofGroup: chunk.group, in: windows)
         }
         for position in chunk.start..<prefix.count { windows[slot(position)] = hashes[position] }
         for position in max(0, chunk.start - window + 1)..<chunk.start {
@@ -137,7 +146,8 @@ struct HashingRanks {
     }
 
     private func slot(_ position: Int, _ chunk: StepPlan.Chunk) -> Int {
-        Int(chunk.pages[position / pageSize]) * pageSize + position % pageSize
+        index(
+            Int(chunk.pages[position / pageSize]) * pageSize + position % pageSize, ofGroup: chunk.group, in: memory)
     }
 }
 

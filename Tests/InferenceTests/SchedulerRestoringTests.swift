@@ -17,7 +17,7 @@ struct SchedulerRestoringTests {
             rig.scheduler.reserveRestored(lookup.request, to: end),
             let pages = rig.scheduler.restoringPages(of: lookup.request)
         else { return false }
-        rig.ranks.restore(reached..<end, of: lookup.prefix.tokens, in: pages.pages)
+        rig.ranks.restore(reached..<end, of: lookup.prefix, in: pages.pages)
         rig.scheduler.restored(lookup.request, to: end)
         restoreWindow(lookup, before: end, &rig)
         return true
@@ -25,7 +25,7 @@ struct SchedulerRestoringTests {
 
     private static func restoreWindow(_ lookup: PrefixLookup, before end: Int, _ rig: inout Rig) {
         rig.scheduler.restoreWindow(lookup.request, before: end) {
-            rig.ranks.restoreWindow(before: end, of: lookup.prefix.tokens, in: $0)
+            rig.ranks.restoreWindow(before: end, of: lookup.prefix, in: $0)
             return true
         }
     }
@@ -99,6 +99,52 @@ struct SchedulerRestoringTests {
         #expect(rig.transcripts[8]?.tokens == rig.soloRun(request).tokens)
     }
 
+    @Test func `a prefix that is restored for a data group is used in that group, however busy it is`() throws {
+        var rig = Rig(pages: 64) {
+            $0.dataGroups = 2
+            $0.groupsShareKeys = false
+        }
+        rig.scheduler.storedBlock = 8
+        // Those that wait count for their groups.
+        try rig.submit(1, makeRequest(9, new: 2))
+        try rig.submit(2, makeRequest(20, new: 4, salt: 1))
+        let lookups = rig.scheduler.takePrefixLookups()
+        #expect(lookups.map(\.prefix.group) == [0, 1] && lookups[0].prefix.salt == nil)
+        #expect(Self.restore(lookups[0], to: 8, &rig) && rig.scheduler.checkInvariants() == [])
+        #expect(rig.scheduler.cachedPages(of: lookups[0].prefix).count == 2)
+        #expect(rig.scheduler.cachedPages(of: lookups[1].prefix) == [])
+        // The first group becomes the busier one while the request waits.
+        rig.scheduler.endRestoring(2)
+        try rig.submit(3, makeRequest(28, new: 4, salt: 2))
+        rig.scheduler.endRestoring(3)
+        #expect(rig.step()?.chunks.map(\.group) == [1, 0])
+        rig.scheduler.endRestoring(1)
+        let chunk = try #require(rig.step()?.chunks.first { $0.request == 1 })
+        #expect(chunk.group == 0 && chunk.start == 8)
+        rig.runToEnd()
+        for (id, request) in [(UInt64(1), makeRequest(9, new: 2)), (3, makeRequest(28, new: 4, salt: 2))] {
+            #expect(rig.transcripts[id]?.tokens == rig.soloRun(request).tokens)
+        }
+    }
+
+    @Test func `a prefix that its data group has in memory is used there, too`() throws {
+        var rig = Rig(pages: 64) {
+            $0.dataGroups = 2
+            $0.groupsShareKeys = false
+        }
+        rig.scheduler.storedBlock = 8
+        try rig.submit(1, makeRequest(9, new: 1))
+        rig.scheduler.endRestoring(1)
+        rig.runToEnd()
+        try rig.submit(2, makeRequest(9, new: 1))
+        #expect(rig.scheduler.takePrefixLookups().map(\.request) == [1])
+        try rig.submit(3, makeRequest(9, new: 1))
+        // The second waits for its own group, which has the prefix, so the third is looked for.
+        #expect(rig.scheduler.takePrefixLookups().map(\.prefix.group) == [1])
+        rig.scheduler.endRestoring(3)
+        #expect(rig.step()?.chunks.map(\.start) == [8, 0])
+    }
+
     @Test func `nothing is preempted for a restored prefix`() throws {
         var rig = Self.rig(pages: 6)
         try rig.submit(1, makeRequest(7, new: 12, salt: 1))
@@ -166,6 +212,7 @@ struct SchedulerRestoringTests {
         configuration.drafts = 0
         configuration.window = [0, configuration.pageSize, max(1, configuration.pageSize / 2)][random.below(3)]
         configuration.windowPages = configuration.minWindowPages + (configuration.window == 0 ? 0 : random.below(4))
+        configuration.groupsShareKeys = random.oneIn(2)
         configuration.maxQueuedRequests = 100
         configuration.maxRowsPerStep = configuration.maxRunningRequests + random.below(24)
         var rig = Rig(configuration)

@@ -75,7 +75,8 @@ extension Scheduler {
     private mutating func admit() {
         while let candidate = queue.first {
             // The group comes first: which pages the request finds may depend on it.
-            if !sequences[candidate.request]!.isPrefillAnnounced { sequences[candidate.request]!.group = idlestGroup }
+            let state = sequences[candidate.request]!
+            if !state.isPrefillAnnounced, !state.keepsGroup { sequences[candidate.request]!.group = idlestGroup }
             let sooner = running.entries.prefix { $0.precedence < candidate.precedence }
             guard fits(candidate, beside: sooner), rowsWanted(by: sooner) < configuration.maxRowsPerStep else { return }
             while !fits(candidate, beside: running.entries[...]) {
@@ -84,17 +85,23 @@ extension Scheduler {
             queue.remove(at: candidate.precedence)
             running.insert(candidate.request, at: candidate.precedence)
             sequences[candidate.request]!.phase = .running
+            sequences[candidate.request]!.keepsGroup = false
             takePrefix(candidate.request)
             if sequences[candidate.request]!.mode != .none { beginTransfer(of: candidate.request) }
         }
     }
 
-    /// The data group whose running requests have the fewest tokens.
-    private var idlestGroup: Int {
+    /// The data group whose running requests, and those that wait for keys of one group, have the fewest tokens.
+    var idlestGroup: Int {
         var tokens = [Int](repeating: 0, count: configuration.dataGroups)
         for entry in running.entries {
             let state = sequences[entry.request]!
             tokens[state.group] += state.tokens.count
+        }
+        if storedBlock != nil, groupsKeepKeysApart {
+            for state in sequences.values where state.phase == .restoring || state.keepsGroup {
+                tokens[state.group] += state.tokens.count
+            }
         }
         return tokens.indices.min { tokens[$0] < tokens[$1] }!
     }

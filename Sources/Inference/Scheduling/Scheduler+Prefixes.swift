@@ -24,7 +24,7 @@ extension Scheduler {
     mutating func holdPrefix(_ id: UInt64) {
         let state = sequences[id]!
         let known = identity(of: state, positions: state.reusablePositions)
-        let pages = cache.match(known.tokens, salt: known.salt, in: &pool)
+        let pages = cache.match(known.tokens, salt: salt(of: known), in: &pool)
         hold(pages, by: id)
         if configuration.window > 0 {
             sequences[id]!.windowPages = cache.matchWindows(of: pages, in: &windowPool)
@@ -48,13 +48,20 @@ extension Scheduler {
     func knownPages(of state: SequenceState) -> [Int32] {
         guard configuration.prefixCache else { return [] }
         let known = identity(of: state, positions: state.reusablePositions)
-        return cache.find(known.tokens, salt: known.salt)
+        return cache.find(known.tokens, salt: salt(of: known))
     }
 
+    /// True if each data group has only the keys that its own ranks have computed or restored.
+    var groupsKeepKeysApart: Bool { configuration.dataGroups > 1 && !configuration.groupsShareKeys }
+
     /// Returns the salt of a request's pages. Requests with different salts share no pages.
-    func salt(of state: SequenceState) -> String? {
-        guard configuration.dataGroups > 1, !configuration.groupsShareKeys else { return state.cacheSalt }
-        return "\(state.group) \(state.cacheSalt.map { "salt \($0)" } ?? "")"
+    func salt(of state: SequenceState) -> String? { salt(state.cacheSalt, ofGroup: state.group) }
+
+    /// Returns the salt under which the cache keeps a prefix.
+    func salt(of prefix: IdentifiedPrefix) -> String? { salt(prefix.salt, ofGroup: prefix.group) }
+
+    private func salt(_ salt: String?, ofGroup group: Int) -> String? {
+        groupsKeepKeysApart ? "\(group) \(salt.map { "salt \($0)" } ?? "")" : salt
     }
 
     /// Adds a running request's computed pages to the prefix cache. Steps in flight write only later positions.
@@ -62,18 +69,18 @@ extension Scheduler {
         guard configuration.prefixCache else { return }
         let state = sequences[id]!
         let known = identity(of: state, positions: state.computed)
-        cache.insert(known.tokens, pages: state.pages[...], salt: known.salt, in: &pool)
+        cache.insert(known.tokens, pages: state.pages[...], salt: salt(of: known), in: &pool)
         keepWindows(of: state, known)
         noteStorable(state, known)
     }
 
-    private mutating func keepWindows(of state: SequenceState, _ known: (tokens: ArraySlice<Int32>, salt: String?)) {
+    private mutating func keepWindows(of state: SequenceState, _ known: IdentifiedPrefix) {
         // Received window entries may begin in the middle of a page, which no other request can use.
         let first = max(pool.pages(holding: state.firstWindowEntry), firstWholeWindowPage(of: state))
         let partial = max(0, first - state.firstWindowPage)
         cache.keepWindows(
             Array(state.windowPages.dropFirst(partial)), from: state.firstWindowPage + partial, holding: known.tokens,
-            salt: known.salt, in: &windowPool)
+            salt: salt(of: known), in: &windowPool)
     }
 
     /// Returns the index of the first page whose window entries every rank has.
@@ -88,22 +95,26 @@ extension Scheduler {
     mutating func releasePages(of state: SequenceState) {
         let isKept = configuration.prefixCache && !state.hasInvalidKV
         let known = identity(of: state, positions: isKept ? state.computed : 0)
-        cache.release(state.pages, holding: known.tokens, salt: known.salt, in: &pool)
+        cache.release(state.pages, holding: known.tokens, salt: salt(of: known), in: &pool)
         keepWindows(of: state, known)
         windowPool.release(state.windowPages)
         noteStorable(state, known)
     }
 
-    /// Returns what identifies the keys of a request's first positions in the prefix cache: one token per position, and
-    /// a salt.
+    /// Returns what identifies the keys of a request's first positions: one token per position, a salt, and the data
+    /// group that has them.
     ///
     /// Without drafts those are the positions' own tokens. The next-token block's key of a position also depends on the
     /// following token; with drafts a position is therefore identified by the token after it, and the request's first
     /// token becomes part of the salt.
-    func identity(of state: SequenceState, positions: Int) -> (tokens: ArraySlice<Int32>, salt: String?) {
-        guard configuration.drafts > 0 else { return (state.tokens[..<positions], salt(of: state)) }
+    func identity(of state: SequenceState, positions: Int) -> IdentifiedPrefix {
+        let group = groupsKeepKeysApart ? state.group : 0
+        guard configuration.drafts > 0 else {
+            return IdentifiedPrefix(tokens: state.tokens[..<positions], salt: state.cacheSalt, group: group)
+        }
         let following = state.tokens[1..<min(positions + 1, state.tokens.count)]
-        return (following, "\(state.tokens[0])" + (salt(of: state).map { " " + $0 } ?? ""))
+        let salt = "\(state.tokens[0])" + (state.cacheSalt.map { " " + $0 } ?? "")
+        return IdentifiedPrefix(tokens: following, salt: salt, group: group)
     }
 }
 

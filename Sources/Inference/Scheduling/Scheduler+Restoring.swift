@@ -5,7 +5,8 @@ package import KVCache
 /// With a store, a request whose prompt may continue there first waits outside of the queue (`restoring`), while those
 /// behind it are served. It holds the prefix that the cache has, and pages for the next positions while the store fills
 /// them. Filled pages join the prefix cache. In the end the request gives up all pages and is queued at its precedence;
-/// when it is admitted, it finds them like any other prefix.
+/// when it is admitted, it finds them like any other prefix. If data groups keep their keys apart, they are restored for
+/// one group, in which the request is then admitted.
 ///
 /// Nothing is preempted for such pages, and no answer depends on how many positions were restored.
 extension Scheduler {
@@ -24,7 +25,7 @@ extension Scheduler {
     /// Returns the pages in which the cache keeps the beginning of a prefix, in order, whether their windows are known or
     /// not. It changes nothing.
     package func cachedPages(of prefix: IdentifiedPrefix) -> [Int32] {
-        cache.knownPages(of: prefix.tokens, prefix.salt)
+        cache.knownPages(of: prefix.tokens, salt(of: prefix))
     }
 
     /// Returns the window page in which the cache keeps the window before a position of a prefix, if the position is a
@@ -45,16 +46,23 @@ extension Scheduler {
     /// - Returns: false if there is no store, or if it cannot have more of the prompt than the cache.
     mutating func awaitRestoring(_ id: UInt64) -> Bool {
         guard storedBlock != nil, configuration.prefixCache else { return false }
+        // The group comes first: which pages the cache has may depend on it.
+        sequences[id]!.group = idlestGroup
         let state = sequences[id]!
-        let known = identity(of: state, positions: state.reusablePositions)
-        let whole = known.tokens.count / restoredUnit * restoredUnit
-        guard whole > knownPages(of: state).count * pool.pageSize else { return false }
+        var known = identity(of: state, positions: state.reusablePositions)
+        known.tokens = known.tokens.prefix(known.tokens.count / restoredUnit * restoredUnit)
+        guard known.tokens.count > knownPages(of: state).count * pool.pageSize else {
+            if !known.tokens.isEmpty { keepGroup(of: id) }
+            return false
+        }
         sequences[id]!.phase = .restoring
         restoring.insert(id)
-        prefixLookups.append(
-            PrefixLookup(request: id, prefix: IdentifiedPrefix(tokens: known.tokens.prefix(whole), salt: known.salt)))
+        prefixLookups.append(PrefixLookup(request: id, prefix: known))
         return true
     }
+
+    /// Lets a request be admitted in its data group if only that one has its keys.
+    private mutating func keepGroup(of id: UInt64) { sequences[id]!.keepsGroup = groupsKeepKeysApart }
 
     /// Gives a request that waits for the store the pages of the prefix that the cache has, but no window pages: it
     /// computes nothing, and window pages are enough for requests that run.
@@ -64,7 +72,8 @@ extension Scheduler {
         guard let state = sequences[id], state.phase == .restoring else { return nil }
         if state.pages.isEmpty {
             let known = identity(of: state, positions: state.reusablePositions)
-            hold(cache.matchKnown(known.tokens, salt: known.salt, in: &pool), by: id)
+            hold(cache.matchKnown(known.tokens, salt: salt(of: known), in: &pool), by: id)
+            if sequences[id]!.computed > 0 { keepGroup(of: id) }
         }
         return sequences[id]!.computed
     }
@@ -96,6 +105,7 @@ extension Scheduler {
         else { return }
         sequences[id]!.computed = max(state.computed, end)
         sequences[id]!.planned = sequences[id]!.computed
+        keepGroup(of: id)
         share(id)
     }
 
@@ -110,13 +120,13 @@ extension Scheduler {
         else { return }
         let known = identity(of: state, positions: end)
         let border = end / pool.pageSize
-        let pages = cache.knownPages(of: known.tokens, known.salt)
+        let pages = cache.knownPages(of: known.tokens, salt(of: known))
         guard border > 0, pages.count == border, cache.windowPage(of: pages[border - 1]) == nil else { return }
         if windowPool.freePages == 0 { cache.evictWindows(1, from: &windowPool) }
         guard let windowPage = windowPool.allocate(1) else { return }
         if write(CacheStore.PageList(windowPage, first: border - 1)) {
             cache.keepWindows(
-                windowPage, from: border - 1, holding: known.tokens, salt: known.salt, in: &windowPool)
+                windowPage, from: border - 1, holding: known.tokens, salt: salt(of: known), in: &windowPool)
         }
         windowPool.release(windowPage)
     }
@@ -152,13 +162,14 @@ extension Scheduler {
 
     /// Notes that the cache has computed positions of a request, if they are a block more than when that was last
     /// noted.
-    mutating func noteStorable(_ state: SequenceState, _ known: (tokens: ArraySlice<Int32>, salt: String?)) {
+    mutating func noteStorable(_ state: SequenceState, _ known: IdentifiedPrefix) {
         guard let storedBlock else { return }
         let blocks = known.tokens.count / pool.pageSize * pool.pageSize / storedBlock
         guard blocks > state.notedBlocks else { return }
         sequences[state.id]?.notedBlocks = blocks
-        storablePrefixes.append(
-            IdentifiedPrefix(tokens: known.tokens.prefix(blocks * storedBlock), salt: known.salt))
+        var prefix = known
+        prefix.tokens = known.tokens.prefix(blocks * storedBlock)
+        storablePrefixes.append(prefix)
     }
 
     /// The violated invariants of requests that wait for the store.
@@ -174,14 +185,18 @@ extension Scheduler {
     }
 }
 
-/// The beginning of a sequence as the prefix cache identifies it: a token for each position, and a salt.
+/// The beginning of a sequence as the prefix cache identifies it: a token for each position, a salt, and the data group
+/// that has its keys.
 package struct IdentifiedPrefix: Sendable, Equatable {
     package var tokens: ArraySlice<Int32>
     package var salt: String?
+    /// The data group whose ranks have the keys; 0 if all groups read the same. The keys do not depend on it.
+    package var group: Int
 
-    package init(tokens: ArraySlice<Int32>, salt: String? = nil) {
+    package init(tokens: ArraySlice<Int32>, salt: String? = nil, group: Int = 0) {
         self.tokens = tokens
         self.salt = salt
+        self.group = group
     }
 }
 

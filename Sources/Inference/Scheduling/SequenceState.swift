@@ -72,6 +72,9 @@ struct SequenceState: Sendable {
     var preemptionRequested = false
     /// The data group whose ranks compute the request.
     var group = 0
+    /// True from when keys were restored for the request, or found before it was queued, until it is admitted: only its
+    /// group has them, so the group does not change meanwhile.
+    var keepsGroup = false
     /// The number of prompt tokens reported to the metrics as computed; a preemption does not subtract any.
     var countedPrompt = 0
     /// The request's pages in order of position; together they hold at least `computed` tokens.
