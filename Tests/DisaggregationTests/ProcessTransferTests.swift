@@ -9,48 +9,11 @@ import Synchronization
 import TestSupport
 import Testing
 
-/// An engine whose ranks are divided among processes, which are simulated in this one.
-private final class ProcessEngine: Sendable {
-    let engine: Engine
-    let card: ServerCard
-    let transports: [InMemoryTransport]
-    /// The processes as the first one sees them.
-    let processes: Processes?
-    /// Why each of the other processes has ended; empty if the first one dismissed it.
-    let ends = Mutex([String]())
-    private let followers = DispatchGroup()
-
-    init(_ model: any Model, _ settings: EngineConfiguration) {
-        let transports = InMemoryTransport.network(settings.processes)
-        self.transports = transports
-        card = ServerCard(model, settings, digest: "the same")
-        processes = settings.processes > 1 ? Processes(transports[0]) : nil
-        engine = Engine(model, settings, processes: processes)
-        for process in 1..<max(settings.processes, 1) {
-            followers.enter()
-            Thread.detachNewThread { [self] in
-                var end = ""
-                do {
-                    try RankFollower(model, Processes(transports[process])).run()
-                } catch { end = "\(error)" }
-                ends.withLock { $0.append(end) }
-                followers.leave()
-            }
-        }
-    }
-
-    func stop() {
-        engine.stop("the test is over")
-        if let processes { RankFollower.dismiss(processes) }
-        followers.wait()
-        for transport in transports { transport.leave() }
-    }
-}
-
 /// A prefill and a decode engine of several processes each, which are connected by memory.
 private final class ProcessPair: Sendable {
     let prefill: ProcessEngine
     let decode: ProcessEngine
+    private let cards: (prefill: ServerCard, decode: ServerCard)
     let sending: PrefillEndpoint
     let receiving: DecodeEndpoint
 
@@ -66,16 +29,18 @@ private final class ProcessPair: Sendable {
         settings.drafts = drafts
         (settings.parallel, settings.processes) = p
         prefill = ProcessEngine(model, settings)
+        let card = ServerCard(model, settings, digest: "the same")
         (settings.parallel, settings.processes) = d
         settings.pageSize = 2 * pageSize
         decode = ProcessEngine(model, settings)
+        cards = (card, ServerCard(model, settings, digest: "the same"))
         var timing = TransferTiming()
         timing.beatInterval = 40
         timing.peerTimeout = 60_000
         var policy = PrefillPolicy()
         policy.localPrefillTokens = 0
-        sending = PrefillEndpoint(prefill.card, timing: timing, maxFrameBytes: Self.maxFrameBytes)
-        receiving = DecodeEndpoint(decode.card, policy, timing: timing, maxPlacingBytes: Self.maxPlacingBytes)
+        sending = PrefillEndpoint(cards.prefill, timing: timing, maxFrameBytes: Self.maxFrameBytes)
+        receiving = DecodeEndpoint(cards.decode, policy, timing: timing, maxPlacingBytes: Self.maxPlacingBytes)
         prefill.engine.attach(sending)
         decode.engine.attach(receiving)
     }
@@ -92,8 +57,8 @@ private final class ProcessPair: Sendable {
     @discardableResult
     func connect(_ session: UInt64 = 1, lastFrame: Int? = nil) throws -> MemoryLink {
         let (one, other) = MemoryLink.pair(limit: 5000, lastFrame: lastFrame)
-        try sending.begin(session, to: decode.card, over: one, for: prefill.engine)
-        try receiving.begin(session, from: prefill.card, over: other, for: decode.engine)
+        try sending.begin(session, to: cards.decode, over: one, for: prefill.engine)
+        try receiving.begin(session, from: cards.prefill, over: other, for: decode.engine)
         return one
     }
 
