@@ -1,4 +1,6 @@
+package import Inference
 package import KVCache
+package import Modeling
 package import Parallelism
 
 /// A cache placement tells which process of a server keeps which entries of a request's keys.
@@ -50,6 +52,16 @@ package struct CachePlacement: Sendable, Equatable {
             } ?? parallelStages - 1
         }
         self.init(format, parallel, processes: processes, stages: stages, isSharded: isSharded)
+    }
+
+    /// Creates the placement of a server.
+    ///
+    /// - Parameter configuration: that of the server, with the number of its processes.
+    package init(_ model: any Model, _ configuration: EngineConfiguration) {
+        self.init(
+            model.cacheFormat(configuration.cacheType, pageSize: configuration.pageSize), configuration.parallel,
+            processes: configuration.processes, layers: model.parallelShape.layers,
+            isSharded: configuration.processSharding(for: model) != nil)
     }
 
     /// Returns the processes that keep a request's entries in the layers of a stage, for each owner of entries: entry e

@@ -171,7 +171,7 @@ extension TransferPlan {
 
 extension KVPages {
     /// Returns those pages of one kind that have entries of some positions, as a cache's store takes them.
-    fileprivate func list(isWindow: Bool, _ positions: Range<Int>, pageSize: Int) -> CacheStore.PageList {
+    package func list(isWindow: Bool, _ positions: Range<Int>, pageSize: Int) -> CacheStore.PageList {
         let (list, first) = isWindow ? (windowPages, firstWindowPage) : (pages, 0)
         let wanted = positions.lowerBound / pageSize..<(positions.upperBound + pageSize - 1) / pageSize
         let range = wanted.clamped(to: first..<first + list.count)

@@ -41,10 +41,7 @@ package struct ServerCard: Sendable, Equatable {
         numerics = "\(configuration.profile.name), version \(NumericsProfile.version)"
         self.model = digest
         layers = model.description.layers.count
-        placement = CachePlacement(
-            model.cacheFormat(configuration.cacheType, pageSize: configuration.pageSize), configuration.parallel,
-            processes: configuration.processes, layers: model.parallelShape.layers,
-            isSharded: configuration.processSharding(for: model) != nil)
+        placement = CachePlacement(model, configuration)
         drafts = configuration.drafts
         vocabularySize = model.vocabularySize
         engine = (0..<2).map { _ in String(UInt64.random(in: .min ... .max), radix: 16) }.joined(separator: "-")

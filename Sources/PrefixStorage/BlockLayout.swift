@@ -1,3 +1,4 @@
+import Disaggregation
 package import Inference
 import KVCache
 package import Modeling
@@ -14,19 +15,22 @@ package struct BlockLayout: Sendable {
     let format: CacheFormat
     let layers: Range<Int>
     let blockTokens: Int
-    private let sets: [Part]
-    /// The sets with a window, of which later rows read entries before a block's end.
-    private let windowSets: [Part]
+    /// The sets in the order of their entries; those with a window are the last.
+    let parts: [Part]
     /// The number of bytes of a block's entries, without those of windows.
     package let entryBytes: Int
     /// The number of bytes of the windows before a block's end; 0 if the model has none.
     package let windowBytes: Int
-    /// Consecutive indices of sets whose entries are copied under one hold of the engine's lock.
+    /// Consecutive indices of sets whose entries are copied under one hold of the engine's lock, without those with a
+    /// window.
     let pieces: [Range<Int>]
+    /// Consecutive indices of sets with a window.
+    let windowPieces: [Range<Int>]
 
     /// The entries of a set in a block.
-    private struct Part: Sendable {
+    struct Part: Sendable {
         let set: KeySetID
+        /// The index of the first byte among those of the block's entries.
         let start: Int
         let bytes: Int
         let count: Int
@@ -45,8 +49,8 @@ package struct BlockLayout: Sendable {
         self.format = format
         self.layers = layers
         self.blockTokens = blockTokens
-        var (sets, next): ([Part], Int) = ([], 0)
-        func append(_ set: KeySetID, entries count: Int, to parts: inout [Part]) {
+        var (parts, next): ([Part], Int) = ([], 0)
+        func append(_ set: KeySetID, entries count: Int) {
             guard count > 0 else { return }
             let bytes = count * format[set].bytesPerEntry
             parts.append(Part(set: set, start: next, bytes: bytes, count: count))
@@ -54,105 +58,82 @@ package struct BlockLayout: Sendable {
         }
         let kept = format.sets.filter { layers.contains($0.layer) }
         for set in kept where format[set].window == nil {
-            append(set, entries: blockTokens / format[set].tokensPerEntry, to: &sets)
+            append(set, entries: blockTokens / format[set].tokensPerEntry)
         }
-        self.sets = sets
-        entryBytes = next
-        var windowSets: [Part] = []
-        for set in kept {
-            append(set, entries: min(format[set].reach?.overlap ?? 0, blockTokens), to: &windowSets)
-        }
-        self.windowSets = windowSets
-        windowBytes = next - entryBytes
-        var (pieces, begin): ([Range<Int>], Int) = ([], 0)
-        for index in sets.indices {
-            let bytes = sets[index].start + sets[index].bytes - sets[begin].start
-            guard bytes > Self.maxPieceBytes, index > begin else { continue }
+        (entryBytes, pieces) = (next, Self.pieces(of: parts, parts.indices))
+        let first = parts.count
+        for set in kept { append(set, entries: min(format[set].reach?.overlap ?? 0, blockTokens)) }
+        (windowBytes, windowPieces) = (next - entryBytes, Self.pieces(of: parts, first..<parts.count))
+        self.parts = parts
+    }
+
+    private static func pieces(of parts: [Part], _ indices: Range<Int>) -> [Range<Int>] {
+        var (pieces, begin): ([Range<Int>], Int) = ([], indices.lowerBound)
+        for index in indices {
+            let bytes = parts[index].start + parts[index].bytes - parts[begin].start
+            guard bytes > maxPieceBytes, index > begin else { continue }
             pieces.append(begin..<index)
             begin = index
         }
-        if begin < sets.count { pieces.append(begin..<sets.count) }
-        self.pieces = pieces
+        if begin < indices.upperBound { pieces.append(begin..<indices.upperBound) }
+        return pieces
     }
 
-    /// Appends the entries of a piece of a block.
+    /// Returns the numbers of the entries that a block has of a set.
+    func numbers(of part: Part, ofBlock block: Int) -> Range<Int> {
+        let end = (block + 1) * blockTokens / format[part.set].tokensPerEntry
+        return end - part.count..<end
+    }
+
+    /// Returns the pages that have the entries of a block, of those that have a prefix; `nil` if they do not cover the
+    /// block.
+    func pages(ofBlock block: Int, in pages: [Int32]) -> CacheStore.PageList? {
+        let positions = block * blockTokens..<(block + 1) * blockTokens
+        guard pages.count * format.pageSize >= positions.upperBound else { return nil }
+        return KVPages(pages: pages).list(isWindow: false, positions, pageSize: format.pageSize)
+    }
+
+    // MARK: - Bytes
+
+    /// Copies what a process has packed to its place among the bytes of a block.
     ///
     /// - Parameters:
-    ///   - block: the block's index in the prefix.
-    ///   - pages: the pages of the prefix.
-    /// - Returns: false, with nothing appended, if the pages do not cover the block.
-    func pack(
-        _ piece: Range<Int>, ofBlock block: Int, in pages: [Int32], _ cache: CacheStore, into bytes: inout [UInt8]
-    ) -> Bool {
-        guard pages.count * format.pageSize >= (block + 1) * blockTokens else { return false }
-        for part in sets[piece] {
-            let entries = Array(block * part.count..<(block + 1) * part.count)
-            guard cache.pack(entries, of: part.set, in: CacheStore.PageList(pages), into: &bytes) else { return false }
+    ///   - packed: the entries, as `CacheStore.pack` has them.
+    ///   - start: the index in `bytes` at which the block's entries begin.
+    func copy(_ packed: [UInt8], of entries: ProcessEntries, into bytes: inout [UInt8], at start: Int) {
+        forEachRun(of: entries) { place, next in
+            bytes.replaceSubrange(
+                start + place.lowerBound..<start + place.upperBound, with: packed[next..<next + place.count])
         }
-        return true
     }
 
-    /// Writes the entries of a piece of a block.
+    /// Returns the bytes of some entries of a block, as `CacheStore.unpack` takes them.
     ///
-    /// - Parameters:
-    ///   - entries: the entries of the whole block.
-    ///   - first: the position before which the pages have all entries, which stay.
-    /// - Returns: false if the pages do not cover the block.
-    func unpack(
-        _ entries: ArraySlice<UInt8>, _ piece: Range<Int>, ofBlock block: Int, after first: Int, to pages: [Int32],
-        _ cache: CacheStore
-    ) -> Bool {
-        let skipped = min(max(first - block * blockTokens, 0), blockTokens)
-        for part in sets[piece] {
-            let set = format[part.set]
-            let (count, kept) = (part.count, skipped / set.tokensPerEntry)
-            let start = entries.startIndex + part.start
-            var bytes = entries[start..<start + part.bytes]
-            if kept > 0 {
-                bytes = []
-                var lane = start
-                for width in set.lanes.map(\.bytesPerEntry) {
-                    bytes += entries[lane + kept * width..<lane + count * width]
-                    lane += count * width
+    /// - Parameter block: the entries of the whole block.
+    func bytes(of entries: ProcessEntries, in block: ArraySlice<UInt8>) -> [UInt8] {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(entries.bytes(format))
+        forEachRun(of: entries) { place, _ in
+            bytes += block[block.startIndex + place.lowerBound..<block.startIndex + place.upperBound]
+        }
+        return bytes
+    }
+
+    /// Calls `body` for each lane of each run of consecutive entries with its place among the bytes of a block, and with
+    /// the index of its first byte in those of a process.
+    private func forEachRun(of entries: ProcessEntries, _ body: (Range<Int>, Int) -> Void) {
+        var next = 0
+        for (part, runs) in entries.parts {
+            let first = numbers(of: part, ofBlock: entries.block).lowerBound
+            var lane = part.start
+            for width in format[part.set].lanes.map(\.bytesPerEntry) {
+                for run in runs {
+                    let start = lane + (run.lowerBound - first) * width
+                    body(start..<start + run.count * width, next)
+                    next += run.count * width
                 }
+                lane += part.count * width
             }
-            let numbers = Array(block * count + kept..<(block + 1) * count)
-            guard cache.unpack(bytes, as: numbers, of: part.set, in: CacheStore.PageList(pages)) else { return false }
         }
-        return true
-    }
-
-    // MARK: - Windows
-
-    /// Appends the entries of the windows before the end of a block.
-    ///
-    /// - Parameter window: the window page before the block's end.
-    /// - Returns: false if the page does not have them.
-    func packWindow(
-        beforeEndOf block: Int, in window: CacheStore.PageList, _ cache: CacheStore, into bytes: inout [UInt8]
-    ) -> Bool {
-        windowSets.allSatisfy { part in
-            cache.pack(positions(of: part, beforeEndOf: block), of: part.set, in: window, into: &bytes)
-        }
-    }
-
-    /// Writes the entries of the windows before the end of a block.
-    ///
-    /// - Parameter entries: the entries of the whole block, with its windows.
-    /// - Returns: false if the window page does not cover them.
-    func unpackWindow(
-        _ entries: ArraySlice<UInt8>, beforeEndOf block: Int, to window: CacheStore.PageList, _ cache: CacheStore
-    ) -> Bool {
-        windowSets.allSatisfy { part in
-            let start = entries.startIndex + part.start
-            return cache.unpack(
-                entries[start..<start + part.bytes], as: positions(of: part, beforeEndOf: block), of: part.set,
-                in: window)
-        }
-    }
-
-    private func positions(of part: Part, beforeEndOf block: Int) -> [Int] {
-        let end = (block + 1) * blockTokens
-        return Array(end - part.count..<end)
     }
 }

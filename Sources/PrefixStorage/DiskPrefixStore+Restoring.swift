@@ -1,5 +1,6 @@
 import Dispatch
 package import Inference
+import KVCache
 import Synchronization
 
 extension DiskPrefixStore {
@@ -55,13 +56,16 @@ extension DiskPrefixStore {
             guard isStalled || seconds(since: began) >= Self.maxWaits * settings.maxWaitSeconds else {
                 return watch(request, engine, since: began)
             }
-            let isNews = state.withLock { state in
+            let (isNews, awaitsProcesses) = state.withLock { state in
                 // The reader may have gone on since.
-                guard isStalled, state.progress == progress else { return false }
+                guard isStalled, state.progress == progress else { return (false, false) }
                 defer { state.isStalled = true }
-                return !state.isStalled
+                return (!state.isStalled, state.awaitsProcesses)
             }
-            if isNews { log("prefix cache on disk: \(directory.path) does not answer; prompts are computed") }
+            if isNews {
+                let silent = awaitsProcesses ? "another process of this server" : directory.path
+                log("prefix cache on disk: \(silent) does not answer; prompts are computed")
+            }
             Self.end(request, engine)
         }
     }
@@ -69,12 +73,14 @@ extension DiskPrefixStore {
     /// A request waits at most so many times as long as the reader may take for one step.
     private static let maxWaits = 4.0
 
-    /// Records that the reader has read or placed something.
+    /// Records that the reader has read something, or that a process has written what it was given.
     private func noteProgress() {
-        state.withLock { state in
+        let isAwaited = state.withLock { state in
             state.progress = Self.now()
             state.isStalled = false
+            return state.awaitsProcesses
         }
+        if isAwaited { progressed.signal() }
     }
 
     /// Places blocks in the cache, unit by unit (`Scheduler.restoredUnit`), as far as they can be read.
@@ -125,18 +131,23 @@ extension DiskPrefixStore {
 
     /// Gives the cache the window before the end of a block whose other entries it has.
     ///
-    /// - Parameter entries: the entries of the block; without its window nothing is done.
+    /// - Parameter block: the entries of the block; without its window nothing is done.
     private func placeWindow(
-        in entries: ArraySlice<UInt8>, beforeEndOf number: Int, for lookup: PrefixLookup, _ engine: Engine
+        in block: ArraySlice<UInt8>, beforeEndOf number: Int, for lookup: PrefixLookup, _ engine: Engine
     ) {
-        guard layout.windowBytes > 0, entries.count == layout.entryBytes + layout.windowBytes else { return }
+        guard layout.windowBytes > 0, block.count == layout.entryBytes + layout.windowBytes, awaitRoom(engine) else {
+            return
+        }
+        let all = layout.windowPieces.flatMap { piece in
+            placement.restored(piece, ofBlock: number, from: 0, group: lookup.prefix.group)
+                .map { (entries: $0, bytes: layout.bytes(of: $0, in: block)) }
+        }
         engine.exchange { scheduler, caches in
-            scheduler.restoreWindow(lookup.request, before: (number + 1) * blockTokens) {
-                layout.unpackWindow(entries, beforeEndOf: number, to: $0, caches.local)
+            scheduler.restoreWindow(lookup.request, before: (number + 1) * blockTokens) { pages in
+                all.allSatisfy { place($0.bytes, as: $0.entries, in: pages, caches) }
             }
             return []
         }
-        noteProgress()
     }
 
     private func reserve(_ lookup: PrefixLookup, to end: Int, _ engine: Engine) -> Bool {
@@ -156,16 +167,57 @@ extension DiskPrefixStore {
     ) -> ArraySlice<UInt8>? {
         guard let entries = readEntries(of: block) else { return nil }
         for piece in layout.pieces {
-            var isPlaced = false
-            engine.exchange { scheduler, caches in
-                guard let pages = scheduler.restoringPages(of: lookup.request) else { return [] }
-                isPlaced = layout.unpack(entries, piece, ofBlock: number, after: first, to: pages.pages, caches.local)
-                return []
+            for kept in placement.restored(piece, ofBlock: number, from: first, group: lookup.prefix.group) {
+                guard awaitRoom(engine), place(kept, of: entries, for: lookup, engine) else { return nil }
             }
-            guard isPlaced else { return nil }
         }
-        noteProgress()
         return entries
+    }
+
+    /// Has a process write some entries of a block.
+    ///
+    /// - Parameter block: the entries of the whole block.
+    /// - Returns: false if the request does not wait any more.
+    private func place(
+        _ entries: ProcessEntries, of block: ArraySlice<UInt8>, for lookup: PrefixLookup, _ engine: Engine
+    ) -> Bool {
+        let bytes = layout.bytes(of: entries, in: block)
+        var isPlaced = false
+        engine.exchange { scheduler, caches in
+            guard let pages = scheduler.restoringPages(of: lookup.request),
+                let pages = layout.pages(ofBlock: entries.block, in: pages.pages)
+            else { return [] }
+            isPlaced = place(bytes, as: entries, in: pages, caches)
+            return []
+        }
+        return isPlaced
+    }
+
+    /// Has a process write entries, and notes when it has. It is called under the engine's lock: steps that are planned
+    /// later read them.
+    private func place(
+        _ bytes: [UInt8], as entries: ProcessEntries, in pages: CacheStore.PageList, _ caches: ServerCaches
+    ) -> Bool {
+        caches.place(bytes, as: entries.named(in: pages), in: entries.process) { [weak self] in self?.noteProgress() }
+    }
+
+    /// Waits while other processes have much to write that they were given, so that what waits for them takes little
+    /// memory.
+    ///
+    /// - Returns: false if the ranks have ended.
+    private func awaitRoom(_ engine: Engine) -> Bool {
+        defer { state.withLock { $0.awaitsProcesses = false } }
+        while true {
+            let limit = settings.maxPlacingBytes
+            let hasRoom = engine.inspect { _, caches in
+                caches.haveEnded ? nil : caches.placingBytes < limit
+            }
+            guard let hasRoom = hasRoom ?? nil else { return false }
+            if hasRoom { return true }
+            // What they write from now on is signalled. What they have written since is seen after a moment.
+            state.withLock { $0.awaitsProcesses = true }
+            _ = progressed.wait(timeout: .now() + 0.05)
+        }
     }
 
     /// Reads the entries of a block, with those of windows if the file has them.

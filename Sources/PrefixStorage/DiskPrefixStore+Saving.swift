@@ -1,6 +1,7 @@
 import Dispatch
 import Foundation
 package import Inference
+import KVCache
 import Synchronization
 
 extension DiskPrefixStore {
@@ -69,14 +70,15 @@ extension DiskPrefixStore {
         beforeEndOf number: Int, of prefix: IdentifiedPrefix, from engine: Engine
     ) -> [UInt8]? {
         guard layout.windowBytes > 0 else { return nil }
-        var bytes: [UInt8] = []
-        let isPacked = engine.inspect { scheduler, cache in
-            guard let window = scheduler.cachedWindow(of: prefix, before: (number + 1) * blockTokens) else {
-                return false
+        var bytes = [UInt8](repeating: 0, count: layout.windowBytes)
+        for piece in layout.windowPieces {
+            let entries = placement.saved(piece, ofBlock: number, group: prefix.group)
+            let isPacked = pack(entries, from: engine, into: &bytes, at: -layout.entryBytes) { scheduler in
+                scheduler.cachedWindow(of: prefix, before: (number + 1) * blockTokens)
             }
-            return layout.packWindow(beforeEndOf: number, in: window, cache, into: &bytes)
+            guard isPacked else { return nil }
         }
-        return isPacked == true ? bytes : nil
+        return bytes
     }
 
     /// Returns a block's file; `nil` if the cache does not have the block any more.
@@ -86,15 +88,41 @@ extension DiskPrefixStore {
         _ block: ChainedBlock, number: Int, _ window: [UInt8]?, of prefix: IdentifiedPrefix, from engine: Engine
     ) -> [UInt8]? {
         var bytes = StoredBlock.beginning(block, key, entryBytes: layout.entryBytes + (window?.count ?? 0))
+        let start = bytes.count
+        bytes += repeatElement(0, count: layout.entryBytes)
         for piece in layout.pieces {
-            let isPacked = engine.inspect { scheduler, cache in
-                layout.pack(piece, ofBlock: number, in: scheduler.cachedPages(of: prefix), cache, into: &bytes)
+            let entries = placement.saved(piece, ofBlock: number, group: prefix.group)
+            let isPacked = pack(entries, from: engine, into: &bytes, at: start) { scheduler in
+                layout.pages(ofBlock: number, in: scheduler.cachedPages(of: prefix))
             }
-            guard isPacked == true else { return nil }
+            guard isPacked else { return nil }
         }
         bytes += window ?? []
         StoredBlock.finish(&bytes)
         return bytes
+    }
+
+    /// Has entries packed by the processes that keep them, waits for them, and copies them to their places.
+    ///
+    /// - Parameters:
+    ///   - bytes: have space for the entries of a block.
+    ///   - start: the index in `bytes` at which these would begin.
+    ///   - find: returns the pages that have the entries; `nil` if the cache does not have them any more. It is called
+    ///     under the engine's lock.
+    /// - Returns: false if the cache does not have them any more, or its ranks have ended.
+    private func pack(
+        _ entries: [ProcessEntries], from engine: Engine, into bytes: inout [UInt8], at start: Int,
+        _ find: (borrowing Scheduler) -> CacheStore.PageList?
+    ) -> Bool {
+        let packing = EntryPacking(entries)
+        let caches = engine.inspect { scheduler, caches -> ServerCaches? in
+            guard let pages = find(scheduler) else { return nil }
+            packing.begin(in: pages, caches)
+            return caches
+        }
+        guard let caches = caches ?? nil, let packed = packing.wait(for: caches) else { return false }
+        for (entries, packed) in zip(entries, packed) { layout.copy(packed, of: entries, into: &bytes, at: start) }
+        return true
     }
 
     /// A block could not be written: nothing is written for a while, and service goes on.

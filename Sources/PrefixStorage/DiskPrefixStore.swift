@@ -1,3 +1,4 @@
+import Disaggregation
 import Dispatch
 import Foundation
 package import Inference
@@ -8,15 +9,17 @@ import Synchronization
 
 /// A prefix store in a directory: a file for each block of each prefix.
 ///
-/// Files are read and written by two threads of this store, never under the engine's lock. Under that lock, entries are
-/// copied between pages and memory, a few MiB at a time. A block is packed from the pages in which the cache has the
-/// prefix at that moment; those may change between two pieces of a block, as equal prefixes have equal bytes.
+/// Files are read and written by two threads of this store, never under the engine's lock. Under that lock, entries of the
+/// first process are copied between pages and memory, and orders about those of other processes are given (`ServerCaches`),
+/// a few MiB at a time; answers are awaited without it. A block is packed from the pages in which the cache has the prefix
+/// at that moment; those may change between two pieces of a block, as equal prefixes have equal bytes.
 ///
 /// One server of a directory writes, and the others read; see `StoreDirectory.takeLock`.
 package final class DiskPrefixStore: PrefixStore {
     package let blockTokens: Int
     let key: PrefixKey
     let layout: BlockLayout
+    let placement: BlockPlacement
     /// The length of a block's file without the windows before its end, and with them. They are equal if the model has no
     /// windows.
     let (partBytes, wholeBytes): (Int, Int)
@@ -27,6 +30,8 @@ package final class DiskPrefixStore: PrefixStore {
     let reader = DispatchQueue(label: "braid prefix reader")
     let writer = DispatchQueue(label: "braid prefix writer")
     let searcher = DispatchQueue(label: "braid prefix search")
+    /// Is signalled when another process has written what it was given, while the reader waits for that.
+    let progressed = DispatchSemaphore(value: 0)
 
     package struct Settings: Sendable {
         package var path: String
@@ -34,6 +39,8 @@ package final class DiskPrefixStore: PrefixStore {
         package var limitBytes: Int
         /// The number of tokens of a block, a power of two.
         package var blockTokens = 256
+        /// The number of bytes on their way to other processes of the server from which on no more are given to them.
+        package var maxPlacingBytes = 8 << 20
         /// The seconds without progress of the reader after which a request no longer waits for it.
         package var maxWaitSeconds = 30.0
         /// The seconds after which a server that only reads looks for new files, or tries to become the writer.
@@ -58,8 +65,10 @@ package final class DiskPrefixStore: PrefixStore {
         var nextRefresh: UInt64 = 0
         /// The time until which nothing is written.
         var pausedUntil: UInt64 = 0
-        /// The time at which the reader has last read or placed something.
+        /// The time at which the reader has last read something, or a process has written what it was given.
         var progress: UInt64 = 0
+        /// True while the reader waits for other processes of the server to write what they were given.
+        var awaitsProcesses = false
         /// True if the reader has made no progress for long; nothing is looked up until it does.
         var isStalled = false
         /// Files that a server which only reads has refused.
@@ -92,6 +101,7 @@ package final class DiskPrefixStore: PrefixStore {
         blockTokens = settings.blockTokens
         key = PrefixKey(model, configuration, digest: digest, blockTokens: settings.blockTokens)
         layout = BlockLayout(model, configuration, blockTokens: settings.blockTokens)
+        placement = BlockPlacement(CachePlacement(model, configuration), layout)
         partBytes = StoredBlock.fileBytes(tokens: settings.blockTokens, entryBytes: layout.entryBytes)
         wholeBytes = partBytes + layout.windowBytes
         self.settings = settings
@@ -120,11 +130,6 @@ package final class DiskPrefixStore: PrefixStore {
         }
         if configuration.pageSize > maxPageSize {
             problems.append("pages of \(configuration.pageSize) tokens are too large; at most \(maxPageSize) are legal")
-        }
-        if configuration.processes > 1 {
-            problems.append(
-                "a server of \(configuration.processes) processes cannot store prefixes yet; run its ranks in one process"
-            )
         }
         if !configuration.prefixCache { problems.append("the prefix cache is turned off, and it is what is stored") }
         let layout = BlockLayout(model, configuration, blockTokens: settings.blockTokens)

@@ -9,7 +9,8 @@ package struct PrefixStoreOptions: ParsableArguments, Sendable {
     @Option(
         help: """
             A directory in which computed prompts are kept, so that a server that starts later need not compute them \
-            again. It is created if it does not exist, and may be shared: one server writes, the others read.
+            again. It is created if it does not exist, and may be shared: one server writes, the others read. Of several \
+            processes, the first has it.
             """)
     var prefixCacheDir: String?
 

@@ -1,6 +1,7 @@
 import Foundation
 import Inference
 import KVCache
+import Modeling
 import Models
 import Parallelism
 import PrefixStorage
@@ -9,9 +10,11 @@ import Tensors
 import TestSupport
 import Testing
 
-/// A server with a prefix store: an engine of a golden checkpoint, and a store with blocks of 16 tokens.
+/// A server with a prefix store: an engine of a golden checkpoint, whose ranks may be divided among simulated processes,
+/// and a store with blocks of 16 tokens.
 final class StoringServer: Sendable {
-    let engine: Engine
+    let processes: ProcessEngine
+    var engine: Engine { processes.engine }
     let store: DiskPrefixStore
     let lines: Lines
 
@@ -23,23 +26,25 @@ final class StoringServer: Sendable {
 
     init(
         _ name: String, _ directory: String, limit: Int = 1 << 30, digest: String = "a model",
-        blockTokens: Int = 16, maxWaitSeconds: Double = 30,
+        blockTokens: Int = 16, maxWaitSeconds: Double = 30, maxPlacingBytes: Int = 8 << 20, patience: Double = 30,
+        wrap: (any Model) -> any Model = { $0 },
         fault: @escaping @Sendable (DiskPrefixStore.Stage) -> Int32 = { _ in 0 },
         _ change: (inout EngineConfiguration) -> Void = { _ in }
     ) throws {
         var configuration = StoringServer.configuration
         change(&configuration)
-        let model = try Golden(name).directory.load(drafts: configuration.drafts > 0)
+        let model = wrap(try Golden(name).directory.load(drafts: configuration.drafts > 0))
         var settings = DiskPrefixStore.Settings(path: directory, limitBytes: limit)
         settings.blockTokens = blockTokens
         settings.refreshSeconds = 0
         settings.maxWaitSeconds = maxWaitSeconds
+        settings.maxPlacingBytes = maxPlacingBytes
         let lines = Lines()
         self.lines = lines
         store = try DiskPrefixStore(
             settings, model, configuration, digest: digest, log: { lines.add($0) },
             fault: fault)
-        engine = Engine(model, configuration)
+        processes = ProcessEngine(model, configuration, patience: patience)
         engine.attach(store)
     }
 
@@ -65,7 +70,7 @@ final class StoringServer: Sendable {
     /// Waits until everything is written, and ends the server.
     func stop() {
         store.close()
-        engine.stop()
+        processes.stop()
     }
 }
 

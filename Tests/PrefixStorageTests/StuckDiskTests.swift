@@ -1,6 +1,7 @@
 import Dispatch
 import Foundation
 import Inference
+import Parallelism
 import PrefixStorage
 import Synchronization
 import TestSupport
@@ -35,14 +36,20 @@ private final class StuckDisk: Sendable {
 @Suite(.timeLimit(.minutes(15)), .serialized) struct `A disk that does not answer` {
     private typealias Store = `A prefix cache on disk`
 
-    @Test func `delays a prompt for a bounded time, and gives its prefixes again when it answers`() async throws {
+    @Test(arguments: [1, 2])
+    func `delays a prompt for a bounded time, and gives its prefixes again when it answers`(
+        processes: Int
+    ) async throws {
         let directory = Store.directory()
         defer { Store.remove(directory) }
         let alone = try await Store.alone("v32", Store.request())
         try await Store.write(directory)
         try await Store.write(directory, "v32", Store.request(salt: "another"))
         let disk = StuckDisk(at: .read)
-        let server = try StoringServer("v32", directory, maxWaitSeconds: 0.2, fault: disk.answer)
+        let server = try StoringServer("v32", directory, maxWaitSeconds: 0.2, fault: disk.answer) {
+            $0.parallel = ParallelConfiguration(pipeline: processes)
+            $0.processes = processes
+        }
         let late = try await server.answer(Store.request())
         #expect(late.answer == alone && late.cached == 0 && disk.isStuck)
         #expect(server.lines.all.count == 1 && server.lines.all[0].contains("does not answer"), "\(server.lines.all)")

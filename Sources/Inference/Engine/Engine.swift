@@ -1,6 +1,5 @@
 import Foundation
 package import Grammar
-package import KVCache
 package import Modeling
 package import Parallelism
 import Synchronization
@@ -189,13 +188,13 @@ package final class Engine: EngineClient {
         }
     }
 
-    /// Reads the scheduler and this process's cache under the engine's lock. What `body` copies from pages in the prefix
-    /// cache is final, because no step writes them.
+    /// Reads the scheduler and the caches of all processes under the engine's lock. What `body` has packed of pages in the
+    /// prefix cache is final, because no step writes them.
     ///
     /// - Returns: `nil` after a trap.
-    package func inspect<Result>(_ body: (borrowing Scheduler, CacheStore) -> Result) -> Result? {
+    package func inspect<Result>(_ body: (borrowing Scheduler, ServerCaches) -> Result) -> Result? {
         if state.hasTrapped { return nil }
-        return state.withLock { body($0.scheduler, $0.pool.cache) }
+        return state.withLock { body($0.scheduler, $0.pool.caches) }
     }
 
     /// Tells the scheduler what another server has sent, or takes from the cache what is sent to it.

@@ -11,17 +11,24 @@ final class RemoteCaches: Sendable {
     /// Is called with a process whose reply is wrong, and with what is wrong.
     private let fail: @Sendable (Int, String) -> Void
     private let state = Mutex(State())
+    /// True once the ranks were told to stop, after which their processes take no orders about entries. It is held while
+    /// an order is sent, and not while replies are read.
+    private let isClosed = Mutex(false)
 
     private struct State {
         var nextNumber: UInt64 = 0
         /// The orders that were not answered yet, by their numbers.
         var orders: [UInt64: Sent] = [:]
+        /// The number of bytes in these orders.
+        var placingBytes = 0
     }
 
     private struct Sent {
         let process: Int
         /// The number of bytes of the reply.
         let bytes: Int
+        /// The number of bytes in the order.
+        var placed = 0
         let done: @Sendable ([UInt8]) -> Void
     }
 
@@ -41,9 +48,19 @@ final class RemoteCaches: Sendable {
         }
     }
 
+    /// Takes no orders from now on. Those that it has sent are answered before the ranks stop.
+    func close() { isClosed.withLock { $0 = true } }
+
+    /// True if orders may no longer be answered: the ranks were told to stop.
+    var hasClosed: Bool { isClosed.withLock { $0 } }
+
+    /// The number of bytes that other processes were given and have not written yet, as far as is known.
+    var placingBytes: Int { state.withLock { $0.placingBytes } }
+
     /// Asks a process for entries, of which there are `bytes` bytes.
     ///
-    /// - Parameter done: receives the bytes, on a thread that must not wait. It is not called if the process is lost.
+    /// - Parameter done: receives the bytes, on a thread that must not wait. It is not called if the process is lost, or the
+    ///   ranks were told to stop.
     func pack(_ entries: [CacheEntries], bytes: Int, in process: Int, _ done: @escaping @Sendable ([UInt8]) -> Void) {
         let number = enter(Sent(process: process, bytes: bytes, done: done))
         order(.pack(CacheOrder(number, entries)), process)
@@ -52,22 +69,24 @@ final class RemoteCaches: Sendable {
     /// Gives a process the bytes of entries to write.
     ///
     /// - Parameter done: is called when they are written, on a thread that must not wait. It is not called if the process
-    ///   is lost.
+    ///   is lost, or the ranks were told to stop.
     func place(_ bytes: [UInt8], as entries: [CacheEntries], in process: Int, _ done: @escaping @Sendable () -> Void) {
-        let number = enter(Sent(process: process, bytes: 0) { _ in done() })
+        let number = enter(Sent(process: process, bytes: 0, placed: bytes.count) { _ in done() })
         order(.place(CacheOrder(number, entries, bytes: bytes)), process)
     }
 
     private func enter(_ sent: Sent) -> UInt64 {
         state.withLock { state in
             state.orders[state.nextNumber] = sent
+            state.placingBytes += sent.placed
             state.nextNumber += 1
             return state.nextNumber - 1
         }
     }
 
     private func order(_ order: Order, _ process: Int) {
-        processes.send(Message(.order, epoch: epoch, body: order.bytes), to: process)
+        let message = Message(.order, epoch: epoch, body: order.bytes)
+        isClosed.withLock { if !$0 { processes.send(message, to: process) } }
     }
 
     /// Returns whether the reply is to an order that the process got.
@@ -77,6 +96,7 @@ final class RemoteCaches: Sendable {
                 return nil
             }
             state.orders[reply.number] = nil
+            state.placingBytes -= sent.placed
             return sent
         }
         sent?.done(reply.bytes)
@@ -89,18 +109,27 @@ package struct ServerCaches: Sendable {
     /// The cache of the first process.
     package let local: CacheStore
     private let remote: RemoteCaches?
+    private let alarm: Alarm
 
-    init(_ local: CacheStore, _ remote: RemoteCaches?) {
+    /// - Parameter alarm: the alarm of the ranks.
+    init(_ local: CacheStore, _ remote: RemoteCaches?, _ alarm: Alarm) {
         self.local = local
         self.remote = remote
+        self.alarm = alarm
     }
+
+    /// True if the ranks have failed or were told to stop, so that what other processes were asked for may never come.
+    package var haveEnded: Bool { alarm.failure != nil || remote?.hasClosed ?? false }
+
+    /// The number of bytes that other processes were given to write and have not confirmed.
+    package var placingBytes: Int { remote?.placingBytes ?? 0 }
 
     /// Packs some of a request's entries that a process keeps, as `CacheStore.pack` does. It must be called under the
     /// engine's lock, while the request holds their pages and after their steps have finished; the pages may be given up
     /// before `done` is called.
     ///
     /// - Parameter done: receives the bytes: those of the first process at once, those of others later, on a thread that
-    ///   must not wait. It is not called if the process is lost.
+    ///   must not wait. It is not called if the process is lost, or the ranks were told to stop (`haveEnded`).
     package func pack(
         _ entries: [CacheEntries], in process: Int, _ done: @escaping @Sendable ([UInt8]) -> Void
     ) {
@@ -118,7 +147,8 @@ package struct ServerCaches: Sendable {
     /// engine's lock, while the request holds their pages; every step that is planned later reads what was written.
     ///
     /// - Parameter done: is called when they are written: at once in the first process, later in others, on a thread that
-    ///   must not wait. It is not called if the process is lost, or in the first process if nothing is written.
+    ///   must not wait. It is not called if the process is lost or the ranks were told to stop (`haveEnded`), or in the
+    ///   first process if nothing is written.
     /// - Returns: false if the first process does not keep one of the entries, or there are not exactly as many bytes.
     ///   Another process would end the job instead.
     package func place(

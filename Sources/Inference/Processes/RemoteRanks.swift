@@ -73,7 +73,10 @@ final class RemoteRanks: Sendable {
         order(.step(update))
     }
 
-    func stop() { order(.stop) }
+    func stop() {
+        caches.close()
+        order(.stop)
+    }
 
     private func order(_ order: Order) { processes.sendToAll(Message(.order, epoch: epoch, body: order.bytes)) }
 

@@ -21,7 +21,7 @@ package final class RankPool: Sendable {
     /// The KV cache of this process, which its ranks share.
     package let cache: CacheStore
     /// The KV caches of all processes.
-    package var caches: ServerCaches { ServerCaches(cache, elsewhere?.caches) }
+    package var caches: ServerCaches { ServerCaches(cache, elsewhere?.caches, world.alarm) }
     /// The division of the KV cache between processes; `nil` where each keeps all keys.
     package let processSharding: ProcessKVSharding?
     let here: RankThreads
