@@ -132,7 +132,7 @@ package struct KVSender: Sendable {
             stream.isDone = true
         } else if source.computed >= positions.upperBound {
             let held = source.pages.firstWindowPage * plan.source.format.pageSize
-            let start = max(windowStart, held)
+            let start = max(windowStart, held, plan.firstWholeEntry(before: positions.upperBound))
             stream.kind = .window
             stream.block = start..<start
             stream.next = stream.windowLayers.count

@@ -102,6 +102,13 @@ package struct TransferPlan: Sendable {
         }
     }
 
+    /// Returns the position from which on all processes that send entries of windows have them, at the end of a prompt.
+    func firstWholeEntry(before end: Int) -> Int {
+        let isDivided = routes.contains { $0.window.senders[0].count > 1 }
+        guard isDivided, source.format.window > 0 else { return 0 }
+        return source.format.firstWholeEntry(before: end, receiverPageSize: target.format.pageSize)
+    }
+
     /// Returns the number of bytes that one process sends to another for positions of a prompt: keys without those of
     /// windows, and without the frames' headers.
     package func bytes(_ positions: Range<Int>, from sender: Int, to receiver: Int) -> Int {

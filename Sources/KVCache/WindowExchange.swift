@@ -2,30 +2,26 @@
 /// step.
 ///
 /// A rank stores the entries of its own rows. Another rank of the data group receives those that its rows of the same
-/// step see, and all receive those that the next step may see (`CacheFormat.sharedWindows`). Every rank knows the whole
-/// plan, so senders and receivers agree without messages, and predicted bytes follow from the same rule.
+/// step see, and all receive those that the next step may see (`CacheFormat.sharedWindows`). Where a request continues
+/// from a cached prefix, all also receive the entries before it which only some have. Every rank knows the whole plan, so
+/// senders and receivers agree without messages, and predicted bytes follow from the same rule.
 package struct WindowExchange: Sendable {
-    /// A run consists of consecutive rows of one rank that have consecutive positions of one chunk.
+    /// A run consists of consecutive positions of one chunk's request whose entries one rank has.
     package struct Run: Sendable, Equatable {
         /// The chunk's index in the plan.
         package let chunk: Int
         package var positions: Range<Int>
-        /// The index, among the rank's rows, of the first one.
-        package let firstRow: Int
 
-        package init(chunk: Int, _ positions: Range<Int>, firstRow: Int) {
-            (self.chunk, self.positions, self.firstRow) = (chunk, positions, firstRow)
-        }
-
-        /// The indices of the rows among the rank's rows.
-        package var rows: Range<Int> { firstRow..<firstRow + positions.count }
+        package init(chunk: Int, _ positions: Range<Int>) { (self.chunk, self.positions) = (chunk, positions) }
     }
 
     private let reach: WindowReach
     /// The number of consecutive ranks of the group that share heads.
     private let tensor: Int
-    /// The runs of each rank, in the order of the plan.
+    /// The rows of each rank, in the order of the plan.
     private let runs: [[Run]]
+    /// The entries of earlier steps that each rank sends to all others.
+    private let earlier: [[Run]]
     /// The first position of each chunk of the group.
     private let starts: [Int: Int]
     /// The positions of each chunk that every rank receives.
@@ -34,13 +30,16 @@ package struct WindowExchange: Sendable {
     /// - Parameters:
     ///   - format: the cache format, which has key sets of this reach.
     ///   - runs: the rows of each rank of the group, in the order of the plan.
+    ///   - earlier: the entries of earlier steps that each rank of the group sends to all others; empty if there are none.
     ///   - nextPosition: returns, for a chunk, the first position that the next step may compute.
     package init(
-        _ reach: WindowReach, _ format: CacheFormat, runs: [[Run]], tensor: Int, nextPosition: (_ chunk: Int) -> Int
+        _ reach: WindowReach, _ format: CacheFormat, runs: [[Run]], earlier: [[Run]] = [], tensor: Int,
+        nextPosition: (_ chunk: Int) -> Int
     ) {
         self.reach = reach
         self.tensor = tensor
         self.runs = runs
+        self.earlier = earlier.isEmpty ? runs.map { _ in [] } : earlier
         starts = runs.joined().reduce(into: [:]) {
             $0[$1.chunk] = min($0[$1.chunk] ?? .max, $1.positions.lowerBound)
         }
@@ -49,8 +48,8 @@ package struct WindowExchange: Sendable {
         }
     }
 
-    /// Returns, for each rank of the group, those of its rows whose entries any of `receivers` needs from it, as runs in
-    /// the order of the plan; none for the receivers themselves.
+    /// Returns, for each rank of the group, the entries that any of `receivers` needs from it: those of earlier steps, then
+    /// those of its rows, in the order of the plan; none for the receivers themselves.
     package func sent(to receivers: some Sequence<Int>) -> [[Run]] {
         let receivers = Set(receivers)
         var needed = shared
@@ -61,7 +60,8 @@ package struct WindowExchange: Sendable {
         }
         needed = needed.mapValues(Self.merged)
         return runs.enumerated().map { rank, own in
-            receivers.contains(rank) ? [] : own.flatMap { run in Self.parts(of: run, in: needed[run.chunk] ?? []) }
+            receivers.contains(rank)
+                ? [] : earlier[rank] + own.flatMap { run in Self.parts(of: run, in: needed[run.chunk] ?? []) }
         }
     }
 
@@ -107,9 +107,7 @@ package struct WindowExchange: Sendable {
             if ranges[middle].upperBound <= run.positions.lowerBound { low = middle + 1 } else { high = middle }
         }
         return ranges[low...].prefix { $0.lowerBound < run.positions.upperBound }.map {
-            let positions = $0.clamped(to: run.positions)
-            return Run(
-                chunk: run.chunk, positions, firstRow: run.firstRow + positions.lowerBound - run.positions.lowerBound)
+            Run(chunk: run.chunk, $0.clamped(to: run.positions))
         }
     }
 }

@@ -25,8 +25,8 @@ extension CacheFormat {
         max(0, end / pageSize * pageSize - window + 1) / pageSize
     }
 
-    /// Returns the first page whose window entries every process of a data group has, when they have computed the
-    /// positions before `end`; see `sharedWindows`.
+    /// Returns the first page before whose end every process of a data group has the window, when they have computed the
+    /// positions before `end` and the first page has begun with one of these; see `sharedWindows`.
     package static func firstSharedPage(before end: Int, window: Int, pageSize: Int) -> Int {
         firstWindowPage(before: end - 1, window: window, pageSize: pageSize)
     }
@@ -46,5 +46,21 @@ extension CacheFormat {
         let border = (end - 1) / pageSize * pageSize
         let next = end / reach.readEvery * reach.readEvery
         return [max(0, border - reach.overlap)..<border, max(0, next - reach.overlap)..<Int.max]
+    }
+
+    /// Returns the position from which on all processes of a data group have the window before any of a receiver's page
+    /// borders, and before `end`, when they have computed the positions before `end`; see `sharedWindows`. Single entries
+    /// after it that no such window has may be missing.
+    ///
+    /// - Parameter receiverPageSize: the number of tokens of the receiver's pages.
+    package func firstWholeEntry(before end: Int, receiverPageSize: Int) -> Int {
+        if pageSize < window {
+            return Self.firstSharedPage(before: end, window: window, pageSize: pageSize) * pageSize
+        }
+        let border = max(0, end - 1) / pageSize * pageSize
+        // A receiver with shorter pages may have a border behind this one, whose window no process has as a whole.
+        if max(0, end - 1) / receiverPageSize * receiverPageSize > border { return max(0, end - window + 1) }
+        // As borders are at multiples of the alignment, an earlier one needs entries before the rounded position, too.
+        return max(0, border - window + 1) / positionAlignment * positionAlignment
     }
 }

@@ -19,19 +19,20 @@ private final class ProcessPair: Sendable {
 
     init(
         _ model: any Model, prefill p: (ParallelConfiguration, processes: Int),
-        decode d: (ParallelConfiguration, processes: Int), drafts: Int = 0, pageSize: Int = 128, tokens: Int? = nil
+        decode d: (ParallelConfiguration, processes: Int), drafts: Int = 0, pageSize: Int = 128,
+        decodePageSize: Int? = nil, tokens: Int? = nil, chunk: Int = 7
     ) {
         var settings = EngineConfiguration()
         settings.pageSize = pageSize
         settings.maxTotalTokens = tokens
         settings.checksInvariants = true
-        settings.chunkedPrefillSize = 7
+        settings.chunkedPrefillSize = chunk
         settings.drafts = drafts
         (settings.parallel, settings.processes) = p
         prefill = ProcessEngine(model, settings)
         let card = ServerCard(model, settings, digest: "the same")
         (settings.parallel, settings.processes) = d
-        settings.pageSize = 2 * pageSize
+        settings.pageSize = decodePageSize ?? 2 * pageSize
         decode = ProcessEngine(model, settings)
         cards = (card, ServerCard(model, settings, digest: "the same"))
         var timing = TransferTiming()
@@ -120,6 +121,69 @@ private final class ProcessPair: Sendable {
             let computed = pair.prefill.engine.status().promptTokens - before
             #expect(computed >= UInt64(requests.reduce(0) { $0 + $1.prompt.count }))
             #expect(pair.receiving.failure == nil)
+        }
+        await pair.settle()
+    }
+
+    /// Returns requests that begin with the same tokens: the first one has `count`, each other one `shared` of these and
+    /// some of its own.
+    private static func prompts(_ count: Int, shared: [Int]) -> [GenerationRequest] {
+        let all = (0..<count).map { Int32($0 * 37 % 251) }
+        return ([count] + shared).enumerated().map { index, shared in
+            var sampling = SamplingParameters()
+            sampling.maxNewTokens = 4
+            let tail = index == 0 ? [] : (0..<9).map { Int32((index * 50 + $0) % 251) }
+            return GenerationRequest(prompt: all[..<shared] + tail, sampling: sampling, logProbs: .init(topCount: 2))
+        }
+    }
+
+    /// A prompt is one chunk, so of the windows before its inner page borders each process has a part.
+    @Test(arguments: PartitionStrategy.allCases, [2, 4])
+    func `continue from any page border of an earlier prompt`(strategy: PartitionStrategy, processes: Int) async throws
+    {
+        for (name, page) in [("v4", 128), ("v4", 256), ("v4-drafts", 32)] {
+            let drafts = name == "v4-drafts" ? 2 : 0
+            let model = try Golden(name).directory.load(drafts: drafts > 0)
+            var settings = EngineConfiguration()
+            settings.pageSize = page
+            settings.chunkedPrefillSize = -1
+            settings.checksInvariants = true
+            settings.drafts = drafts
+            settings.parallel = ParallelConfiguration(context: processes, tensor: 2, strategy: strategy)
+            settings.processes = processes
+            let (length, shared) = name == "v4" ? (900, [300, 300, 520, 899, 700]) : (120, [40, 40, 70, 119, 100])
+            let requests = Self.prompts(length, shared: shared)
+            let server = ProcessEngine(model, settings)
+            defer { server.stop() }
+            for (request, shared) in zip(requests, [0] + shared) {
+                var (answer, cached) = (Answer(), -1)
+                for await event in try server.engine.submit(request).events {
+                    answer.add(event)
+                    if case .finished(_, let usage) = event { cached = usage.cachedTokens }
+                }
+                #expect(try await [answer] == Self.alone(model, [request]), "\(shared) tokens of \(name)")
+                #expect(cached == shared / page * page, "\(shared) tokens of \(name)")
+            }
+            #expect(server.engine.checkInvariants() == [])
+        }
+    }
+
+    /// The prefill server's pages are longer, so the decode server could continue from borders that the prefill server does
+    /// not have, and before which none of its processes has the whole window.
+    @Test(arguments: PartitionStrategy.allCases, [340, 383, 384, 385, 400, 512])
+    func `continue from received keys`(strategy: PartitionStrategy, length: Int) async throws {
+        let model = try Golden("v4").directory.load()
+        let pair = ProcessPair(
+            model, prefill: (ParallelConfiguration(context: 2, strategy: strategy), 2),
+            decode: (ParallelConfiguration(context: 2), 2), pageSize: 512, decodePageSize: 128, chunk: -1)
+        defer { pair.stop() }
+        try pair.connect()
+        let requests = Self.prompts(length, shared: [length - 1, 300])
+        let first = try await pair.decode.engine.answers(to: [requests[0]], .decode)
+        #expect(try await first == Self.alone(model, [requests[0]]))
+        #expect(pair.receiving.failure == nil)
+        for request in requests.dropFirst() {
+            #expect(try await pair.decode.engine.answers(to: [request]) == Self.alone(model, [request]))
         }
         await pair.settle()
     }

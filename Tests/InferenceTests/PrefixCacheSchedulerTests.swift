@@ -1,4 +1,5 @@
 import Inference
+import Parallelism
 import TestSupport
 import Testing
 
@@ -127,26 +128,33 @@ struct PrefixCacheSchedulerTests {
     }
 
     /// Ranks in several processes send each other only the window before the last page border inside a step, and that
-    /// before its end.
+    /// before its end. Of the windows before other borders each has a part, which it sends when a request continues there.
     @Test(arguments: [true, false])
-    func `a prefix that ends inside a step is found where every rank has its window`(windowsAreWhole: Bool) throws {
+    func `a prefix that ends inside a step is found, and its window is sent once`(isDivided: Bool) throws {
         for (length, cases) in [22: [9: 8, 21: 20], 24: [9: 8, 21: 20, 24: 20]] {
             for (shared, found) in cases {
                 var rig = Rig(pages: 32) {
                     $0.chunkedPrefillSize = -1
                     $0.window = 4
                     $0.windowPages = 4 * $0.minWindowPages
-                    $0.windowsAreWhole = windowsAreWhole
+                    if isDivided { $0.dividedGroups = .init(ParallelConfiguration(context: 2), alignment: 2) }
                 }
                 try rig.submit(1, Self.request(length))
                 #expect(rig.step()?.chunks.map(\.tokens.count) == [length])
                 rig.runToEnd()
                 // With 24 shared tokens it is the same prompt, whose last token is computed again.
                 let request = Self.request(length, tail: shared == length ? 0 : 5, from: shared)
-                try rig.submit(2, request)
-                let start = rig.runToEnd()[0].chunks[0].start
-                #expect(start == (shared == 9 && !windowsAreWhole ? 0 : found), "\(shared) of \(length) tokens")
-                #expect(rig.transcripts[2]?.withoutHits == rig.soloRun(request))
+                for id in [2, 3] as [UInt64] {
+                    try rig.submit(id, request)
+                    let chunks = rig.runToEnd().map { $0.chunks[0] }
+                    #expect(chunks[0].start == found, "\(shared) of \(length) tokens")
+                    // Units of two tokens are dealt in turn, and a row after position 8 sees the last three before it.
+                    let isSent = isDivided && shared == 9 && id == 2
+                    #expect(
+                        chunks.map(\.windowSources)
+                            == [isSent ? .init(end: 8, ranks: [0, 1]) : nil] + chunks.dropFirst().map { _ in nil })
+                    #expect(rig.transcripts[id]?.withoutHits == rig.soloRun(request))
+                }
                 #expect(rig.scheduler.checkInvariants() == [])
             }
         }

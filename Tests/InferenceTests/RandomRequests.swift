@@ -1,4 +1,5 @@
 import Inference
+import Parallelism
 import TestSupport
 
 /// The scheduler's tests with random operations draw their cases here: caches so small that requests are preempted.
@@ -22,6 +23,13 @@ extension SplitMix64 {
         // Now and then with just enough window pages.
         configuration.window = [0, 0, 1, 4, 11][below(5)]
         configuration.windowPages = configuration.minWindowPages + (configuration.window == 0 ? 0 : below(6))
+        if oneIn(2) {
+            let parallel = ParallelConfiguration(
+                data: configuration.dataGroups, context: 1 + below(4), tensor: 1 + below(2),
+                strategy: PartitionStrategy.allCases[below(3)])
+            configuration.dividedGroups = .init(parallel, alignment: min(1 << below(3), pageSize))
+            configuration.groupsShareKeys = false
+        }
         return configuration
     }
 

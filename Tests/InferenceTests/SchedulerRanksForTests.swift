@@ -22,6 +22,8 @@ struct HashingRanks {
     private let window: Int
     /// For each slot of the window pages a hash of all tokens up to its position.
     private var windows: [Int32]
+    /// The entries that each rank has; `nil` if all read the same.
+    private var divided: DividedWindows?
 
     init(_ configuration: SchedulerConfiguration) {
         pageSize = configuration.pageSize
@@ -31,6 +33,7 @@ struct HashingRanks {
         following = memory
         window = configuration.window
         windows = [Int32](repeating: -1, count: caches * configuration.windowPages * configuration.pageSize)
+        divided = DividedWindows(configuration)
     }
 
     /// Returns the index of a slot of a data group in an array with those of all caches.
@@ -39,7 +42,12 @@ struct HashingRanks {
     }
 
     mutating func run(_ plan: StepPlan) -> StepResult {
-        StepResult(chunks: plan.chunks.map { run($0) })
+        let result = StepResult(chunks: plan.chunks.map { run($0) })
+        let hashes = plan.chunks.map { chunk in
+            Self.hashes((0..<chunk.start + chunk.tokens.count).map { memory[slot($0, chunk)] }[...])
+        }
+        #expect((divided?.run(plan, hashes) ?? []) == [])
+        return result
     }
 
     /// Writes what a prefix store has of some positions of a prefix.
@@ -56,6 +64,7 @@ struct HashingRanks {
         for position in max(0, end - window + 1)..<end {
             let slot = Int(list.pages[position / pageSize - list.first]) * pageSize + position % pageSize
             windows[index(slot, ofGroup: prefix.group, in: windows)] = hashes[position]
+            divided?.restore(hashes[position], in: slot, ofGroup: prefix.group)
         }
     }
 

@@ -39,6 +39,7 @@ extension KnownLists {
             return StepPlan.Chunk(
                 request: draw.next(), group: draw.below(4), tokens: tokens(40), start: draw.below(900),
                 pages: tokens(9), windowPages: tokens(4), firstWindowPage: draw.below(5),
+                windowSources: draw.below(2) == 0 ? nil : .init(end: draw.below(99), ranks: tokens(3)),
                 sample: draw.below(2) == 0 ? nil : sample,
                 speculation: draw.below(2) == 0
                     ? nil : .init(drafted: draw.below(3), next: tokens(1).first, ahead: draw.below(4)),
@@ -86,8 +87,8 @@ extension KnownLists {
         #expect(
             fields(StepPlan.Chunk(request: 0, tokens: [], start: 0, pages: []))
                 == [
-                    "request", "group", "tokens", "start", "pages", "windowPages", "firstWindowPage", "sample",
-                    "speculation", "score", "topLogProbs",
+                    "request", "group", "tokens", "start", "pages", "windowPages", "firstWindowPage", "windowSources",
+                    "sample", "speculation", "score", "topLogProbs",
                 ])
         #expect(
             fields(sample) == ["parameters", "position", "generated", "prompt", "minTokensRemaining", "isConstrained"])
@@ -286,7 +287,7 @@ extension KnownLists {
                 request: 7, tokens: [1, 2, 3], start: 25, pages: pages, windowPages: windowPages, firstWindowPage: first
             )
             return StepPlan(number: 0, chunks: [chunk])
-                .problem(format, pages: 9, windowPages: 6, vocabularySize: 9, groups: 1)
+                .problem(format, pages: 9, windowPages: 6, vocabularySize: 9, groups: 1, groupRanks: 1)
         }
         #expect(problem([0, 1, 2, 5], format) == nil)
         #expect(problem([1, 5], from: 2, format) == nil, "rows see positions from 16 on")
@@ -296,6 +297,26 @@ extension KnownLists {
         ] as [([Int32], Int)] {
             #expect(problem(pages, from: first, format) != nil, "\(pages) from \(first)")
         }
+        /// Returns the problem of sources of window entries before a chunk of a format with entries of 4 tokens.
+        func problem(_ sources: StepPlan.WindowSources, windowPagesFrom first: Int = 1) -> String? {
+            let entries = KeySet("entries", [.init(.f32, width: 4)], tokensPerEntry: 4)
+            let chunk = StepPlan.Chunk(
+                request: 7, tokens: [1, 2, 3], start: 25, pages: [1, 2, 3, 4],
+                windowPages: Array([0, 1, 2, 5][first...]), firstWindowPage: first, windowSources: sources)
+            return StepPlan(number: 0, chunks: [chunk]).problem(
+                CacheFormat(layers: [[window, entries]], pageSize: 8), pages: 9, windowPages: 6, vocabularySize: 9,
+                groups: 1, groupRanks: 4)
+        }
+        #expect(problem(.init(end: 24, ranks: [0, -1, 3])) == nil)
+        #expect(problem(.init(end: 16, ranks: [3])) == nil)
+        for (end, ranks) in [
+            (28, [0]), (22, [0]), (8, [0]), (0, []), (-8, [0]), (.max, [0]), (.min, [0]), (24, [0, 0, 0, 0]), (24, [4]),
+            (24, [-2]), (24, [.max]), (24, [.min]),
+        ] as [(Int, [Int32])] {
+            #expect(problem(.init(end: end, ranks: ranks)) != nil, "\(ranks) before \(end)")
+        }
+        #expect(
+            problem(.init(end: 4, ranks: [0, 0]), windowPagesFrom: 0) != nil, "there is one unit before position 4")
         #expect(problem([], plain) == nil)
         #expect(problem([1], plain) != nil)
         #expect(problem([], from: 1, plain) != nil)

@@ -85,7 +85,9 @@ package struct EngineConfiguration: Sendable, Equatable {
         scheduler.maxTopLogProbs = min(maxTopLogProbs, model.vocabularySize)
         scheduler.window = model.cacheFormat(cacheType, pageSize: pageSize).window
         scheduler.windowPages = windowPages(for: scheduler)
-        scheduler.windowsAreWhole = hasWholeDataGroups
+        scheduler.dividedGroups =
+            hasWholeDataGroups
+            ? nil : SchedulerConfiguration.DividedGroups(parallel, alignment: model.positionAlignment)
         scheduler.totalPages = totalPages(for: model, scheduler)
         return scheduler
     }

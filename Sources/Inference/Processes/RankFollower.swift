@@ -100,7 +100,8 @@ package final class RankFollower {
             let plan = try self.team!.known.plan(for: update)
             let problem = plan.problem(
                 team.format, pages: team.settings.pages, windowPages: team.settings.windowPages,
-                vocabularySize: model.vocabularySize, groups: team.settings.parallel.data)
+                vocabularySize: model.vocabularySize, groups: team.settings.parallel.data,
+                groupRanks: team.settings.parallel.context * team.settings.parallel.tensor)
             if let problem { throw Wire.Failure(description: problem) }
             let rows = plan.chunks.reduce(0) { $0 + $1.tokens.count }
             let most = team.settings.processSharding?.rows ?? max(team.settings.maxRows, EngineConfiguration.maxRows)

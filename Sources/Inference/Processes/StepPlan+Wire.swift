@@ -19,8 +19,9 @@ extension StepPlan: WireCodable {
     ///   - pages: The number of pages in the cache.
     ///   - windowPages: The number of window pages in the cache.
     ///   - groups: The number of data groups.
+    ///   - groupRanks: The number of ranks of a data group in each stage.
     package func problem(
-        _ format: CacheFormat, pages: Int, windowPages: Int, vocabularySize: Int, groups: Int
+        _ format: CacheFormat, pages: Int, windowPages: Int, vocabularySize: Int, groups: Int, groupRanks: Int
     ) -> String? {
         let pageSize = format.pageSize
         for chunk in chunks {
@@ -34,6 +35,9 @@ extension StepPlan: WireCodable {
                 return "request \(chunk.request) has pages that are not in the cache"
             }
             if let problem = chunk.windowProblem(format, end: end, windowPages: windowPages) {
+                return "request \(chunk.request) has \(problem)"
+            }
+            if let problem = chunk.sourcesProblem(format, ranks: groupRanks) {
                 return "request \(chunk.request) has \(problem)"
             }
             if !(0..<groups).contains(chunk.group) { return "there is no data group \(chunk.group)" }
@@ -100,6 +104,34 @@ extension StepPlan.Chunk {
     }
 }
 
+extension StepPlan.Chunk {
+    /// What is wrong with the sources of window entries of earlier steps; `nil` if the ranks can send them. The window pages
+    /// must have been checked.
+    fileprivate func sourcesProblem(_ format: CacheFormat, ranks count: Int) -> String? {
+        guard let sources = windowSources else { return nil }
+        let (end, alignment) = (sources.end, format.positionAlignment)
+        guard format.window > 0, end <= start, end > firstWindowPage * format.pageSize, end % alignment == 0,
+            sources.ranks.count <= min(end, format.window + alignment) / alignment
+        else {
+            return "window entries of \(sources.ranks.count) units before \(end), and window pages from "
+                + "\(firstWindowPage) on, and rows from \(start) on"
+        }
+        guard sources.ranks.allSatisfy({ (-1..<count).contains(Int($0)) }) else {
+            return "window entries of ranks \(sources.ranks), and a data group has \(count)"
+        }
+        return nil
+    }
+}
+
+extension StepPlan.WindowSources: WireCodable {
+    package static var empty: StepPlan.WindowSources { StepPlan.WindowSources(end: 0, ranks: []) }
+
+    package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
+        try wire.pass(&end)
+        try wire.pass(&ranks)
+    }
+}
+
 extension StepPlan.Chunk: WireCodable {
     package static var empty: StepPlan.Chunk { StepPlan.Chunk(request: 0, tokens: [], start: 0, pages: []) }
 
@@ -111,6 +143,7 @@ extension StepPlan.Chunk: WireCodable {
         try wire.pass(&pages)
         try wire.pass(&windowPages)
         try wire.pass(&firstWindowPage)
+        try wire.pass(&windowSources)
         try wire.pass(&sample)
         try wire.pass(&speculation)
         try wire.pass(&score)

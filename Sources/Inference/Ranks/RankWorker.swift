@@ -89,7 +89,7 @@ final class RankWorker {
         let attended = assignment.rows[first..<first + seat.degree(.tensor)].flatMap { $0 }
         return Step(
             own: rows(own, assignment, maps), tokens: tokens, entries: entries,
-            windows: windows(assignment, entries), attended: rows(attended, assignment, maps),
+            windows: windows(assignment), attended: rows(attended, assignment, maps),
             dcpRows: dcpRows(assignment, maps),
             outputs: outputs(of: assignment), cache: cache,
             gatheredKeys: gatheredKeys,

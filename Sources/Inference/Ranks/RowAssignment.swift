@@ -47,13 +47,21 @@ package struct RowAssignment: Sendable {
             let all = chunks.flatMap { chunk in
                 plan.chunks[chunk].tokens.indices.map { Row(chunk: chunk, offset: $0) }
             }
-            let partition = TokenPartition(
-                configuration.strategy,
-                chunks.map { plan.chunks[$0].start..<plan.chunks[$0].start + plan.chunks[$0].tokens.count },
-                ranks: configuration.context, unit: alignment)
-            rows += partition.units(dividedBy: configuration.tensor).map { $0.joined().map { all[$0] } }
+            rows += Self.units(of: chunks.map { plan.chunks[$0] }, configuration, alignment: alignment)
+                .map { $0.joined().map { all[$0] } }
         }
         self.init(plan, rows: rows, configuration, processSharding: processSharding)
+    }
+
+    /// Returns the units of positions that each rank of a data group owns, as the indices of their rows among those of the
+    /// group's chunks. A unit is part of one chunk.
+    static func units(
+        of chunks: [StepPlan.Chunk], _ configuration: ParallelConfiguration, alignment: Int
+    ) -> [[Range<Int>]] {
+        TokenPartition(
+            configuration.strategy, chunks.map { $0.start..<$0.start + $0.tokens.count },
+            ranks: configuration.context, unit: alignment
+        ).units(dividedBy: configuration.tensor)
     }
 
     /// - Parameter rows: The rows of each rank of the stage, all of chunks of the rank's own data group.

@@ -25,6 +25,7 @@ extension Scheduler {
             if state.isDecoding { decodes -= rows } else { prefillRows -= rows }
             let speculation = configuration.drafts > 0 ? speculate(for: request, behind: rows) : nil
             chunks.append(sequences[request]!.chunk(rows: rows, speculation))
+            chunks[chunks.count - 1].windowSources = takeWindowSources(of: request)
             sequences[request]!.planned += chunks.last!.tokens.count
             sequences[request]!.stepsInFlight += 1
             sequences[request]!.lastPlan = counters.plans
@@ -34,6 +35,7 @@ extension Scheduler {
         for chunk in chunks where chunk.sample?.isConstrained ?? false { announceGrammar(of: chunk.request, in: &plan) }
         (plan.endedGrammars, endedGrammars) = (endedGrammars, [])
         counters.plans += 1
+        windowOwners?.note(plan)
         inFlight.append(plan)
         return plan
     }
@@ -180,7 +182,7 @@ extension Scheduler {
     /// Gives a running request the window pages of its positions before `end`; there must be as many.
     private mutating func takeWindowPages(for id: UInt64, until end: Int) {
         guard configuration.window > 0 else { return }
-        guard let pages = windowPool.allocate(missingWindowPages(of: sequences[id]!, until: end)) else {
+        guard let pages = allocateWindowPages(missingWindowPages(of: sequences[id]!, until: end)) else {
             preconditionFailure("\(windowPool.freePages) window pages are free, too few for request \(id)")
         }
         sequences[id]!.windowPages += pages
@@ -243,6 +245,7 @@ extension Scheduler {
         sequences[id]!.windowPages = []
         sequences[id]!.firstWindowPage = 0
         sequences[id]!.firstWindowEntry = 0
+        sequences[id]!.lacksWindow = false
         sequences[id]!.sharedPages = 0
         sequences[id]!.drafts = []
         sequences[id]!.computed = 0

@@ -29,6 +29,7 @@ extension Scheduler {
         if configuration.window > 0 {
             sequences[id]!.windowPages = cache.matchWindows(of: pages, in: &windowPool)
             sequences[id]!.firstWindowPage = pages.count - sequences[id]!.windowPages.count
+            sequences[id]!.lacksWindow = !pages.isEmpty
         }
     }
 
@@ -76,18 +77,10 @@ extension Scheduler {
 
     private mutating func keepWindows(of state: SequenceState, _ known: IdentifiedPrefix) {
         // Received window entries may begin in the middle of a page, which no other request can use.
-        let first = max(pool.pages(holding: state.firstWindowEntry), firstWholeWindowPage(of: state))
-        let partial = max(0, first - state.firstWindowPage)
+        let partial = max(0, pool.pages(holding: state.firstWindowEntry) - state.firstWindowPage)
         cache.keepWindows(
             Array(state.windowPages.dropFirst(partial)), from: state.firstWindowPage + partial, holding: known.tokens,
             salt: salt(of: known), in: &windowPool)
-    }
-
-    /// Returns the index of the first page whose window entries every rank has.
-    private func firstWholeWindowPage(of state: SequenceState) -> Int {
-        if configuration.windowsAreWhole { return 0 }
-        return CacheFormat.firstSharedPage(
-            before: state.computed, window: configuration.window, pageSize: pool.pageSize)
     }
 
     /// Releases all pages of a request that no step in flight writes. Valid pages stay in the prefix cache until they

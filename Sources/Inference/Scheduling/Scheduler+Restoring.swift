@@ -29,11 +29,13 @@ extension Scheduler {
     }
 
     /// Returns the window page in which the cache keeps the window before a position of a prefix, if the position is a
-    /// page border and the cache has both. Pages must not be shorter than the window. It changes nothing.
+    /// page border, the cache has both, and every process of the data group has the window's entries. Pages must not be
+    /// shorter than the window. It changes nothing.
     package func cachedWindow(of prefix: IdentifiedPrefix, before end: Int) -> CacheStore.PageList? {
         let pages = cachedPages(of: prefix)
         guard end > 0, end % pool.pageSize == 0, end / pool.pageSize <= pages.count,
-            let windowPage = cache.windowPage(of: pages[end / pool.pageSize - 1])
+            let windowPage = cache.windowPage(of: pages[end / pool.pageSize - 1]),
+            windowOwners?.isWhole(windowPage) ?? true
         else { return nil }
         return CacheStore.PageList([windowPage], first: end / pool.pageSize - 1)
     }
@@ -123,7 +125,7 @@ extension Scheduler {
         let pages = cache.knownPages(of: known.tokens, salt(of: known))
         guard border > 0, pages.count == border, cache.windowPage(of: pages[border - 1]) == nil else { return }
         if windowPool.freePages == 0 { cache.evictWindows(1, from: &windowPool) }
-        guard let windowPage = windowPool.allocate(1) else { return }
+        guard let windowPage = allocateWindowPages(1) else { return }
         if write(CacheStore.PageList(windowPage, first: border - 1)) {
             cache.keepWindows(
                 windowPage, from: border - 1, holding: known.tokens, salt: salt(of: known), in: &windowPool)

@@ -19,6 +19,7 @@ extension Scheduler {
         var events: [Event] = []
         for (chunk, found) in zip(plan.chunks, result.chunks) {
             sequences[chunk.request]!.stepsInFlight -= 1
+            windowOwners?.noteSent(for: chunk)
             if found.failure != nil { sequences[chunk.request]!.hasInvalidKV = true }
             if let state = sequences[chunk.request], state.phase == .draining {
                 if state.stepsInFlight == 0 { remove(chunk.request) }

@@ -32,6 +32,8 @@ package struct Scheduler: Sendable {
     var pool: PagePool
     /// Pages of the key sets that have a window.
     var windowPool: PagePool
+    /// The ranks that have the entries of window pages; `nil` where every rank can read all of them.
+    var windowOwners: WindowOwners?
     var cache: PrefixCache
     var sequences: [UInt64: SequenceState] = [:]
     var queue = ServiceOrder()
@@ -90,6 +92,7 @@ package struct Scheduler: Sendable {
         pool = PagePool(totalPages: configuration.totalPages, pageSize: configuration.pageSize)
         windowPool = PagePool(totalPages: configuration.windowPages, pageSize: configuration.pageSize)
         cache = PrefixCache(of: pool, window: configuration.window)
+        windowOwners = WindowOwners(configuration)
         chunkSizer = ChunkSizer(base: configuration.prefillChunk, unit: configuration.pageSize)
     }
 
@@ -142,6 +145,7 @@ package struct Scheduler: Sendable {
         pool = PagePool(totalPages: configuration.totalPages, pageSize: configuration.pageSize)
         windowPool = PagePool(totalPages: configuration.windowPages, pageSize: configuration.pageSize)
         cache = PrefixCache(of: pool, window: configuration.window)
+        windowOwners = WindowOwners(configuration)
         for state in ended where state.mode != .none { transferActions.append(.cancel(state.id)) }
         awaitingPeer = []
         reserving = []

@@ -1,4 +1,5 @@
 import KVCache
+package import Parallelism
 
 /// A scheduler configuration holds the bounds a scheduler works within; they are the same for every request.
 package struct SchedulerConfiguration: Sendable, Equatable {
@@ -11,9 +12,9 @@ package struct SchedulerConfiguration: Sendable, Equatable {
     package var window = 0
     /// The number of window pages in the cache; see `minWindowPages`.
     package var windowPages = 0
-    /// True if every rank can read all window entries. Otherwise ranks of other processes have those that all ranks
-    /// receive (`CacheFormat.sharedWindows`).
-    package var windowsAreWhole = true
+    /// How the rows of a data group are divided where its ranks are in several processes, of which each has only some of
+    /// the window entries (`WindowOwners`); `nil` where every rank can read all of them.
+    package var dividedGroups: DividedGroups?
     /// The maximum number of prompt and new tokens of one request together.
     package var contextLength: Int
     package var vocabularySize: Int
@@ -45,6 +46,17 @@ package struct SchedulerConfiguration: Sendable, Equatable {
         self.totalPages = totalPages
         self.contextLength = contextLength
         self.vocabularySize = vocabularySize
+    }
+
+    /// The division of a data group's rows among ranks that are in several processes.
+    package struct DividedGroups: Sendable, Equatable {
+        package var parallel: ParallelConfiguration
+        /// The number of consecutive positions that stay together on one rank; see `Model.positionAlignment`.
+        package var alignment: Int
+
+        package init(_ parallel: ParallelConfiguration, alignment: Int) {
+            (self.parallel, self.alignment) = (parallel, alignment)
+        }
     }
 
     /// A problem is a setting that cannot be used, with the nearest legal value.

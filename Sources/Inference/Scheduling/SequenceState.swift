@@ -83,6 +83,9 @@ struct SequenceState: Sendable {
     var windowPages: [Int32] = []
     /// The index in `pages` of the page that has the same positions as the first of `windowPages`.
     var firstWindowPage = 0
+    /// True if the window before the first row may be incomplete in some processes: the prefix was found in the cache, and
+    /// no row was planned since.
+    var lacksWindow = false
     /// The number of pages, from the first on, that were found in the cache; this request must not write them.
     var sharedPages = 0
     /// The number of prompt tokens found in the cache when the request was first admitted; `nil` before that.

@@ -45,6 +45,9 @@ package struct StepPlan: Sendable, Equatable {
         package var windowPages: [Int32]
         /// The index in `pages` of the page that has the same positions as the first of `windowPages`.
         package var firstWindowPage: Int
+        /// The ranks of the data group that send the others window entries of earlier steps, before the rows read them;
+        /// `nil` where every rank has what its rows see.
+        package var windowSources: WindowSources?
         /// Tells how to sample from the logits of the last row and, if the chunk ends with drafts, of the rows before
         /// them; `nil` samples no token.
         package var sample: Sample?
@@ -58,7 +61,8 @@ package struct StepPlan: Sendable, Equatable {
 
         package init(
             request: UInt64, group: Int = 0, tokens: [Int32], start: Int, pages: [Int32],
-            windowPages: [Int32] = [], firstWindowPage: Int = 0, sample: Sample? = nil,
+            windowPages: [Int32] = [], firstWindowPage: Int = 0, windowSources: WindowSources? = nil,
+            sample: Sample? = nil,
             speculation: Speculation? = nil, score: [ScoreRow] = [], topLogProbs: Int? = nil
         ) {
             self.request = request
@@ -68,16 +72,45 @@ package struct StepPlan: Sendable, Equatable {
             self.pages = pages
             self.windowPages = windowPages
             self.firstWindowPage = firstWindowPage
+            self.windowSources = windowSources
             self.sample = sample
             self.speculation = speculation
             self.score = score
             self.topLogProbs = topLogProbs
         }
 
+        /// The first position that the next step may compute. Rejected drafts are computed again.
+        package var nextPosition: Int { start + tokens.count - drafts.count }
+
         /// The rows whose logits are needed: those that are scored, and those that a token is sampled from.
         package var outputRows: [Int] {
             let scored = score.map(\.row)
             return scored + sampledRows.filter { $0 > scored.last ?? -1 }
+        }
+    }
+
+    /// The ranks of a data group that have the window entries before a page border up to which a prefix was found in the
+    /// cache.
+    package struct WindowSources: Sendable, Equatable {
+        /// The page border.
+        package var end: Int
+        /// The rank, counted in its data group, that has the entries of each of the last units of
+        /// `Model.positionAlignment` positions before `end`; -1 if every rank of the group has them.
+        package var ranks: [Int32]
+
+        package init(end: Int, ranks: [Int32]) {
+            self.end = end
+            self.ranks = ranks
+        }
+
+        /// Returns the units whose entries only one rank has, with that rank.
+        ///
+        /// - Parameter alignment: the number of positions of a unit.
+        func units(of alignment: Int) -> [(positions: Range<Int>, rank: Int)] {
+            let first = end - ranks.count * alignment
+            return ranks.enumerated().filter { $1 >= 0 }.map { index, rank in
+                (first + index * alignment..<first + (index + 1) * alignment, Int(rank))
+            }
         }
     }
 

@@ -304,7 +304,7 @@ package struct LayoutTime: Sendable {
         let runs = partition.units(dividedBy: parallel.tensor).map { units in
             units.map { unit in
                 let first = positions.lowerBound + unit.lowerBound
-                return WindowExchange.Run(chunk: 0, first..<first + unit.count, firstRow: 0)
+                return WindowExchange.Run(chunk: 0, first..<first + unit.count)
             }
         }
         return format.reaches.reduce(into: [:]) { counts, reach in
