@@ -142,7 +142,16 @@ struct ExpertsKernelTests {
             let difference = abs(Double(gate.route(level).weights[0]) - expected)
             #expect(logit == .infinity ? expected == .infinity : difference <= 4 * rounding * expected, "\(logit)")
         }
-        for (logit, score) in [(-Float.infinity, Float(0)), (-100, 0), (.infinity, .infinity)] {
+        // Softplus is denormal there, and as exact as such a number is.
+        for logit in (-1039 ... -874).map({ Float($0) / 10 }) {
+            let gate = Gate(
+                experts: 1, k: 1, logits: [logit], stride: 1, bias: nil, normalize: false,
+                scoring: BRAID_SQRT_SOFTPLUS)
+            let found = Double(gate.route(level).weights[0])
+            let least = Double(Float.leastNonzeroMagnitude)
+            #expect(found > 0 && abs(found * found - exp(Double(logit))) <= 0.51 * least, "\(logit)")
+        }
+        for (logit, score) in [(-Float.infinity, Float(0)), (-104, 0), (-1e30, 0), (.infinity, .infinity)] {
             let gate = Gate(
                 experts: 1, k: 1, logits: [logit], stride: 1, bias: nil, normalize: false,
                 scoring: BRAID_SQRT_SOFTPLUS)

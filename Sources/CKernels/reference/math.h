@@ -60,10 +60,12 @@ static inline float log_scalar(float x) {
 }
 
 /// Computes softplus, ln(1 + e^x), in double from the F32 exponential, rounded once. Above 20 it is x, as PyTorch
-/// defines it; NaN stays NaN.
+/// defines it; NaN stays NaN. Below -87.33, where `exp_scalar` is 0, results are denormal down to -103.97. PyTorch's are
+/// there, too: its scalar code ends at the same logit, that for AVX-512 at -102.87.
 static inline float softplus_scalar(float x) {
     if (x > 20.0f || x != x) return x;
-    double e = (double)exp_scalar(x);
+    double e = (double)exp_scalar(x < -87.33f ? 0.5f * x : x);
+    if (x < -87.33f) e *= e;
     if (e < 0x1p-12) return (float)(e - e * e * (0.5 - e * (1.0 / 3)));  // 1 + e would lose the digits of e
     return (float)log_double(1 + e);
 }
