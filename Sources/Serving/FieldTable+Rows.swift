@@ -111,19 +111,21 @@ extension FieldTable {
         refused(
             dialects, "response_format", "regex", "json_schema", "ebnf", "guided_json", "guided_regex", "guided_choice",
             "guided_grammar", "guided_json_object", "structured_outputs", "structural_tag", "stop_regex",
-            "guided_whitespace_pattern",
+            "guided_whitespace_pattern", unless: empty,
             advice: "use text.format in /v1/responses and output_config.format in /v1/messages"),
         refused(sampled + dialects, "guided_options_request", advice: "use structured_outputs"),
-        refused(sampled + dialects, "grammar", advice: "use ebnf"),
-        refused(openAI + dialects, "format", advice: "use response_format"),
+        refused(sampled + dialects, "grammar", unless: empty, advice: "use ebnf"),
+        refused(openAI + dialects, "format", unless: empty, advice: "use response_format"),
+        // SGLang's frontend sends an empty list of `stop_regex` with every request.
         refused(
-            sampled, "structural_tag", "stop_regex", "guided_whitespace_pattern",
+            sampled, "structural_tag", "stop_regex", "guided_whitespace_pattern", unless: empty,
             advice: "use a JSON Schema, a regular expression or EBNF"),
         refused(
             [.generate], "response_format", "regex", "json_schema", "ebnf", "guided_json", "guided_regex",
             "guided_choice", "guided_grammar", "guided_json_object", "structured_outputs", "structural_tag",
-            "stop_regex", "grammar", "format", advice: "it belongs into sampling_params on this route"),
-        refused([.chat], "functions", "function_call", advice: "use tools and tool_choice"),
+            "stop_regex", "grammar", "format", unless: empty, advice: "it belongs into sampling_params on this route"),
+        refused([.chat], "functions", unless: empty, advice: "use tools and tool_choice"),
+        refused([.chat], "function_call", unless: [.string("none")], advice: "use tools and tool_choice"),
         refused([.message], "function_call", advice: "use tool_calls"),
         refused([.message], "tools", unless: empty, advice: "give the request's tools"),
         refused(
@@ -152,7 +154,7 @@ extension FieldTable {
             unless: empty, advice: "this model reads and writes text only"),
         refused([.message], "audio", advice: "this model reads and writes text only"),
         // OpenAI's clients ask for a search by an empty object.
-        refused([.chat], "web_search_options", advice: "put what was found into a message"),
+        refused([.chat], "web_search_options", unless: off, advice: "put what was found into a message"),
         refused([.chat], "enable_search", unless: off, advice: "put what was found into a message"),
         refused([.chat], "documents", "data_sources", unless: empty, advice: "put what was found into a message"),
         refused([.chat, .tokenize] + dialects, "chat_template", advice: "the conversation's form is the model's own"),
@@ -172,9 +174,13 @@ extension FieldTable {
         refused(sampled + dialects, "length_penalty", unless: [.integer(1)], advice: "there is no beam search"),
         refused(sampled + dialects, "early_stopping", unless: off, advice: "there is no beam search"),
         refused(
-            sampled + dialects, "typical_p", "min_length", "thinking_budget", "top_a", "tfs", "dry_multiplier",
-            "xtc_probability",
+            sampled + dialects, "typical_p", "tfs", unless: [.integer(1)],
             advice: "use temperature, top_p, top_k and min_p"),
+        refused(
+            sampled + dialects, "min_length", "top_a", "dry_multiplier", "xtc_probability", unless: [.integer(0)],
+            advice: "use temperature, top_p, top_k, min_p and min_tokens"),
+        refused(
+            sampled + dialects, "thinking_budget", advice: "use the limit of new tokens, to which reasoning counts"),
         refused([.completion], "suffix", unless: empty, advice: "this model only continues text; it does not fill in"),
         refused(openAI + dialects, "best_of", unless: [.integer(1)], advice: "use n and choose among the answers"),
         refused(
@@ -214,7 +220,10 @@ extension FieldTable {
     private static let presentationRows: [Row] = [
         refused([.chat], "echo", unless: off, advice: "the conversation is known to its sender"),
         refused(
-            openAI + dialects + [.sampling], "prompt_logprobs", "logprob_token_ids",
+            openAI + dialects + [.sampling], "logprob_token_ids", unless: empty,
+            advice: "use echo with logprobs in /v1/completions, or top_logprobs_num in /generate"),
+        refused(
+            openAI + dialects + [.sampling], "prompt_logprobs",
             advice: "use echo with logprobs in /v1/completions, or logprob_start_len in /generate"),
         refused([.generate], "token_ids_logprob", unless: empty, advice: "use top_logprobs_num"),
         refused(
@@ -249,7 +258,7 @@ extension FieldTable {
         refused(openAI + dialects, "max_new_tokens", advice: "use max_tokens, or max_output_tokens in /v1/responses"),
         refused(openAI + dialects, "min_new_tokens", advice: "use min_tokens"),
         refused(openAI + dialects, "sampling_seed", advice: "use seed"),
-        refused(openAI + [.responses], "stop_sequences", "stop_strings", advice: "use stop"),
+        refused(openAI + [.responses], "stop_sequences", "stop_strings", unless: empty, advice: "use stop"),
         refused([.sampling], "max_tokens", "max_completion_tokens", advice: "use max_new_tokens"),
         refused([.sampling], "min_tokens", advice: "use min_new_tokens"),
         refused([.completion], "tools", "tool_choice", unless: empty, advice: "use /v1/chat/completions"),
@@ -283,12 +292,14 @@ extension FieldTable {
         harmless([.messages, .countTokens, .messagesBlock, .messagesTool], "cache_control"),
         harmless([.messages], "inference_geo", "user_profile_id"),
         harmless([.countTokens], "output_format"),
+        // Messages that are kept from one request to the next: a request has only the new ones.
+        refused([.messages, .countTokens], "thread", advice: "nothing is stored; send all messages each time"),
         refused([.messages], "speed", unless: [.string("standard")], advice: "there is one speed"),
         refused(
             [.messages, .countTokens], "mcp_servers", "container", unless: empty,
             advice: "this server runs no tools; the client does"),
         refused([.messages], "n", unless: [.integer(1)], advice: "send the request as often as answers are wanted"),
-        refused([.messages], "stop", "stop_strings", advice: "use stop_sequences"),
+        refused([.messages], "stop", "stop_strings", unless: empty, advice: "use stop_sequences"),
         refused([.messages], "max_completion_tokens", "max_output_tokens", advice: "use max_tokens"),
         refused([.messages], "prompt", "input", advice: "give messages"),
         refused([.messages], "instructions", advice: "use system"),

@@ -101,11 +101,12 @@ struct GenerateRequest: Sendable {
                 continue
             }
             let (start, path) = starts?[index] ?? (-1, "")
-            guard start < prompt.count else {
+            guard start <= prompt.count else {
                 throw .invalid(
                     path, "\(path) is \(start), but the prompt has \(prompt.count) tokens; use -1 for none of them")
             }
-            scores.append(LogProbOptions(topCount: tops?[index] ?? 0, promptStart: start < 0 ? nil : start))
+            scores.append(
+                LogProbOptions(topCount: tops?[index] ?? 0, promptStart: prompt.indices.contains(start) ? start : nil))
         }
         return scores
     }

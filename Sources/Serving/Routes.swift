@@ -70,6 +70,7 @@ package struct RouteTable: Sendable {
             Route(.get, "/get_load", info.load),
             Route(.get, "/tokenizer_info", info.tokenizerInfo),
             Route(.post, "/flush_cache", health.flushCache),
+            Route(.post, "/reset_prefix_cache", health.flushCache),
             Route(.post, "/abort_request", health.abortRequest),
             Route(.get, Self.models, models.list),
             Route(.get, Self.models + "/**", models.one),

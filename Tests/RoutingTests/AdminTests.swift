@@ -146,6 +146,16 @@ import Testing
         }
     }
 
+    @Test(arguments: ["/flush_cache", "/reset_prefix_cache"])
+    func `flushes all workers under the names of SGLang and of vLLM`(path: String) async throws {
+        let workers = try await [0, 1].asyncMap { _ in try await ToyWorker { _ in .json(#"{"success":true}"#) } }
+        try await RouterClient.run(workers) { router async throws in
+            let reply = try await router.send(path)
+            #expect(reply.status == 200 && reply.json["workers"]?.array?.count == 2, "\(reply.body)")
+            #expect(workers.allSatisfy { $0.requests.count == 1 && $0.requests[0].hasPrefix("POST \(path) ") })
+        }
+    }
+
     @Test func `does not fail for a worker whose requests fail, and tells it all the same`() async throws {
         // What it is asked to compute is lost at once; what concerns all workers is answered, or never.
         let answers = Mutex(true)

@@ -17,7 +17,8 @@ import Testing
     }
 
     static let paths = [
-        "/ready", "/metrics", "/server_info", "/flush_cache", "/ping", "/version", "/health_generate",
+        "/ready", "/metrics", "/server_info", "/flush_cache", "/reset_prefix_cache", "/ping", "/version",
+        "/health_generate",
         "/get_server_info",
         "/model_info", "/get_model_info", "/v1/loads", "/get_load", "/abort_request", "/tokenizer_info",
         "/openapi.json",

@@ -78,6 +78,8 @@ private struct Body {
         ("sampling", #""max_tokens":3"#),
         ("sampling", #""custom_params":{"a":1}"#), ("sampling", #""temprature":1"#), ("sampling", #""stop_regex":"a""#),
         ("messages", #""output_config":{"task_budget":{"type":"tokens","total":9}}"#),
+        ("messages", #""thread":{"type":"create"}"#), ("chat", #""web_search_options":{}"#),
+        ("chat", #""function_call":"auto""#), ("chat", #""typical_p":0.9"#), ("sampling", #""top_a":0.1"#),
         ("messages", #""enable_thinking":true"#), ("messages", #""reasoning_effort":"high""#),
         ("chat", #""options":{"num_ctx":9}"#), ("chat", #""repeat_penalty":1.1"#), ("chat", #""task":"query""#),
         ("chat", #""watermarking":true"#), ("chat", #""repetition_detection":{"max_pattern_size":3}"#),
@@ -117,6 +119,9 @@ private struct Body {
             "generate",
             #""lora_path":null,"return_hidden_states":false,"data_parallel_rank":0,"model":"x","log_metrics":true,"background":false"#
         ),
+        ("sampling", #""stop_regex":[],"structural_tag":"","typical_p":1,"top_a":0.0,"min_length":0"#),
+        ("chat", #""functions":[],"function_call":"none","stop_sequences":[],"stop_regex":[],"logprob_token_ids":[]"#),
+        ("messages", #""stop":[],"grammar":"","thread":null"#), ("generate", #""stop_regex":[],"regex":"""#),
         ("sampling", #""spaces_between_special_tokens":false,"regex":null,"stream_interval":4,"custom_params":null"#),
         ("tokenize", #""model":"toy","return_token_strs":false"#),
         ("chat", #""best_of":1,"do_sample":true,"num_beams":1,"enable_search":false,"web_search_options":null"#),

@@ -120,6 +120,9 @@ import Testing
         #expect(meta["input_token_logprobs"]?.pythonText == "[[null, 353, null], [-0.1875, 354, null]]")
         #expect(meta["output_token_logprobs"]?.pythonText == "[]")
         #expect(reply.json["text"]?.string == "")
+        let none = try await server.post(
+            "/generate", #"{"input_ids":[352,353,354],"return_logprob":true,"logprob_start_len":3}"#)
+        #expect(none.status == 200 && none.json["meta_info"]?["input_token_logprobs"]?.array == [], "\(none.text)")
     }
 
     @Test func `a batch and several choices are answered with a list`() async throws {

@@ -122,6 +122,8 @@ import Tokenization
             #expect(reply.json["freed_pages"]?.integer == freed)
         }
         #expect(server.engine.cachedPages == 0)
+        server.engine.cachedPages = 3
+        #expect(try await server.send(.post, "/reset_prefix_cache").json["freed_pages"]?.integer == 3)
     }
 
     // MARK: - Metrics

@@ -263,7 +263,8 @@ import Tokenization
         (#"{"model":"toy","max_tokens":3,"messages":[]}"#, 400, "invalid_request_error", "messages"),
         (
             #"{"model":"toy","max_tokens":3,"messages":[{"role":"user","content":[{"type":"image"}]}]}"#, 400,
-            "invalid_request_error", "messages[0].content[0].type"
+            "invalid_request_error",
+            "messages[0].content[0].type is 'image', which is not supported: this model reads text only"
         ),
         (
             #"{"model":"toy","max_tokens":3,"messages":[{"role":"user","content":"a"}],"tools":[{"type":"bash_20250124","name":"bash"}]}"#,
@@ -279,6 +280,15 @@ import Tokenization
         let reply = try await ToyServer("x").post(Self.path, body)
         #expect(reply.status == status && reply.json["type"]?.string == "error", "\(reply.text)")
         #expect(reply.json["error"]?["type"]?.string == type && reply.message.contains(word))
+    }
+
+    @Test func `a thread is refused with the details by which Anthropic's client goes on without one`() async throws {
+        let reply = try await ToyServer("x").post(Self.path, Self.body(#""thread":{"type":"create"}"#))
+        let details = reply.json["error"]?["details"]
+        #expect(reply.status == 400 && details?["error_code"]?.string == "thread_unsupported_request", "\(reply.text)")
+        #expect(details?["unsupported"]?.array == [.string("thread")])
+        let other = try await ToyServer("x").post(Self.path, Self.body(#""mcp_servers":[{"name":"x"}]"#))
+        #expect(other.status == 400 && other.json["error"]?["details"] == nil)
     }
 
     @Test func `a prompt that is too long is refused in words that clients know`() async throws {

@@ -313,6 +313,20 @@ import Testing
         #expect(try await ToyServer("x").send(.post, "/generate", #"{"text":"a"}"#, headers: fields).status == 200)
         fields[.contentType] = type
         #expect(try await ToyServer("x").send(.post, "/flush_cache", headers: fields).status == 415)
+        let unknown = try await ToyServer("x").send(.post, "/v1/files", "x", headers: fields)
+        #expect(unknown.status == 404 && unknown.code == "not_found", "\(unknown.text)")
+    }
+
+    @Test func `may say application/octet-stream of an empty body, but of no other`() async throws {
+        var fields = HTTPFields()
+        fields[.contentType] = "application/octet-stream"
+        fields[.contentLength] = "0"
+        #expect(try await ToyServer("x").send(.post, "/flush_cache", headers: fields).status == 200)
+        let body = #"{"text":"a"}"#
+        fields[.contentLength] = "\(body.utf8.count)"
+        #expect(try await ToyServer("x").send(.post, "/generate", body, headers: fields).status == 415)
+        fields[.contentLength] = nil
+        #expect(try await ToyServer("x").send(.post, "/flush_cache", headers: fields).status == 415)
     }
 
     @Test(

@@ -66,7 +66,7 @@ import Testing
         (#"{"text":"a","sampling_params":{"max_new_tokens":5000}}"#, "text"),
         (#"{"text":"a","return_logprob":"yes"}"#, "return_logprob"),
         (#"{"text":"a","return_logprob":true,"top_logprobs_num":21}"#, "top_logprobs_num"),
-        (#"{"text":"a","return_logprob":true,"logprob_start_len":2}"#, "logprob_start_len"),
+        (#"{"text":"a","return_logprob":true,"logprob_start_len":3}"#, "logprob_start_len"),
         (#"{"text":"a","logprob_start_len":-2}"#, "logprob_start_len"),
         (#"{"text":["a","b"],"rid":["one"]}"#, "rid"), (#"{"text":"a","rid":5}"#, "rid"),
     ].map { Case(path: "/generate", body: $0.0, parameter: $0.1) }

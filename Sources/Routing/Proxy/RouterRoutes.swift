@@ -40,7 +40,7 @@ struct RouterRoutes: Sendable {
         "/tokenizer_info", "/health_generate",
     ]
     /// The routes that concern every worker.
-    static let broadcastPosts = ["/abort_request", "/flush_cache"]
+    static let broadcastPosts = ["/abort_request", "/flush_cache", "/reset_prefix_cache"]
 
     var table: RouteTable {
         typealias Route = RouteTable.Route

@@ -151,8 +151,20 @@ extension RequestError {
         if code == Self.contextExceededCode, let place = text.firstRange(of: Self.promptTooLong) {
             text = String(text[place.lowerBound...])
         }
-        return .fields([
-            "type": .string("error"), "error": .fields(["type": .string(type), "message": .string(text)]),
-        ])
+        var members = JSONMember.list(["type": .string(type), "message": .string(text)])
+        // Anthropic's client begins with a thread where it can, and goes on without one if it reads this.
+        if parameter == Self.threadParameter {
+            members.append(
+                JSONMember(
+                    "details",
+                    .fields([
+                        "error_code": .string("thread_unsupported_request"),
+                        "unsupported": .array([.string(Self.threadParameter)]),
+                    ])))
+        }
+        return .fields(["type": .string("error"), "error": .object(members)])
     }
+
+    /// The member of Anthropic's requests by which the server keeps messages from one request to the next.
+    private static let threadParameter = "thread"
 }

@@ -244,8 +244,10 @@ enum AnthropicMessages {
     private static func unreadable(_ block: RequestFields, _ type: String?) -> RequestError {
         let path = block.path(of: "type")
         guard let type else { return .invalid(path, "\(path) is missing") }
-        return .invalid(
-            path, "\(path) is '\(type.prefix(64))', which this model does not read in this place",
-            code: "unsupported_content")
+        let reason =
+            ["image", "document"].contains(type)
+            ? "is not supported: this model reads text only; leave \(type)s out"
+            : "this model does not read in this place"
+        return .invalid(path, "\(path) is '\(type.prefix(64))', which \(reason)", code: "unsupported_content")
     }
 }
