@@ -171,7 +171,8 @@ let package = Package(
                 "Tensors", "TestSupport", "CAllocations",
             ]),
         tests("TokenizationTests", ["Tokenization", "JSON", "TestSupport"], excluding: ["Fixtures"], computes: true),
-        tests("GrammarTests", ["Grammar", "JSON", "Tokenization"], excluding: ["Fixtures"], computes: true),
+        tests(
+            "GrammarTests", ["Grammar", "JSON", "TestSupport", "Tokenization"], excluding: ["Fixtures"], computes: true),
         tests(
             "InferenceTests",
             [

@@ -1,5 +1,6 @@
 import Grammar
 import Synchronization
+import TestSupport
 import Testing
 
 /// Tests what patterns, grammars and schemas accept, and how they are refused.
@@ -241,6 +242,20 @@ import Testing
         #expect(error?.kind == .tooLarge && error?.problem.contains("too ambiguous") == true)
         // It can be followed nevertheless, at some cost for each byte.
         #expect(try compiled.accepts("aB3"))
+    }
+
+    @Test func `what may follow is found in time by the number of rules, not by its square`() throws {
+        func seconds(_ rules: Int) throws -> Double {
+            let names = (0..<rules).map { "r\($0)" }.joined(separator: " | ")
+            let definitions = (0..<rules).map { "r\($0) ::= \"a\"" }.joined(separator: "\n")
+            let grammar = try grammar(.ebnf("root ::= (\(names))*\n\(definitions)"))
+            let before = threadSeconds()
+            #expect(try grammar.accepts("aa"))
+            return threadSeconds() - before
+        }
+        let (few, many) = (try seconds(1500), try seconds(12_000))
+        // Eight times the rules; the square takes 64 times as long.
+        #expect(many < 30 * few, "\(few) s, \(many) s")
     }
 
     @Test func `nesting beyond the bound is not allowed, and what is open can be closed`() throws {

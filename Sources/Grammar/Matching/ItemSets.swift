@@ -165,21 +165,49 @@ struct ItemSets {
         return set.items.isEmpty && !set.accepts ? 0 : number(set)
     }
 
+    /// The calls to make, by rule.
+    ///
+    /// A binary heap gives the first rule: thousands of rules may begin at the same place, and ranks wait meanwhile.
     private struct PendingCalls {
-        private var calls: [(order: Int32, rule: Int32, returns: [UInt64])] = []
+        private var returns: [Int32: [UInt64]] = [:]
+        /// The rules with their places in `callOrder`, all different. The children of an element are at twice its index
+        /// plus 1 and plus 2.
+        private var heap: [(order: Int32, rule: Int32)] = []
 
-        mutating func add(_ rule: Int32, _ order: Int32, _ returns: [UInt64]) {
-            if let index = calls.firstIndex(where: { $0.rule == rule }) {
-                calls[index].returns += returns
-            } else {
-                calls.append((order, rule, returns))
+        mutating func add(_ rule: Int32, _ order: Int32, _ frames: [UInt64]) {
+            guard returns[rule] == nil else {
+                returns[rule]! += frames
+                return
+            }
+            returns[rule] = frames
+            heap.append((order, rule))
+            var index = heap.count - 1
+            while index > 0, heap[index].order < heap[(index - 1) / 2].order {
+                heap.swapAt(index, (index - 1) / 2)
+                index = (index - 1) / 2
             }
         }
 
         mutating func removeFirst() -> (rule: Int32, returns: [UInt64])? {
-            guard let index = calls.indices.min(by: { calls[$0].order < calls[$1].order }) else { return nil }
-            let call = calls.remove(at: index)
-            return (call.rule, Set(call.returns).sorted())
+            guard let first = heap.first, let last = heap.popLast() else { return nil }
+            if !heap.isEmpty { sink(last) }
+            return (first.rule, Set(returns.removeValue(forKey: first.rule) ?? []).sorted())
+        }
+
+        /// Puts an element in the first one's place, and then behind those that precede it.
+        private mutating func sink(_ element: (order: Int32, rule: Int32)) {
+            var index = 0
+            heap[0] = element
+            while true {
+                var next = index
+                for child in [2 * index + 1, 2 * index + 2]
+                where child < heap.count && heap[child].order < heap[next].order {
+                    next = child
+                }
+                guard next != index else { return }
+                heap.swapAt(index, next)
+                index = next
+            }
         }
     }
 
