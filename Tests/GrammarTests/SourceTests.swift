@@ -213,6 +213,15 @@ import Testing
         #expect(asked < 2 * GrammarWork.maxSteps / GrammarWork.slice, "\(name)")
     }
 
+    @Test func `a long list that many parts refer to is refused before it is read for each of them`() {
+        // Each of 2100 parts reads the list of 2100 options anew, which takes time and memory by the product.
+        let references = Array(repeating: ##"{"$ref":"#/$defs/list"}"##, count: 2100).joined(separator: ",")
+        let options = (0..<2100).map { #"{"const":\#($0)}"# }.joined(separator: ",")
+        let error = refusal(
+            .jsonSchema(##"{"anyOf":[\##(references)],"$defs":{"list":{"anyOf":[\##(options)]}}}"##))
+        #expect(error?.kind == .tooLarge && error?.problem.contains("entries") == true, "\(String(describing: error))")
+    }
+
     @Test func `many small patterns, and many of the same, are compiled`() throws {
         let formats = (0..<300).map { #""p\#($0)":{"type":"string","format":"date-time"}"# }.joined(separator: ",")
         #expect(refusal(.jsonSchema(#"{"properties":{\#(formats)}}"#)) == nil)

@@ -6,6 +6,8 @@ struct SchemaReader {
     var document: SchemaDocument
     /// The number of parts read so far. Its limit bounds the time for schemas whose combinations multiply.
     private var reads = 0
+    /// The number of entries of lists of parts that were read. Many parts may refer to one with a long list.
+    private var listed = 0
 
     /// The patterns and formats by their text or name, each compiled once; an error names the first place of one.
     private var patterns: [JSONKey: TextPattern] = [:]
@@ -17,6 +19,8 @@ struct SchemaReader {
     var checks = 0
 
     private static let maxReads = 100_000
+    /// Options are read again for each pair of them that `oneOf` compares, so that useful schemas count millions.
+    private static let maxListed = 4_000_000
 
     init(_ root: JSONValue) throws(GrammarError) { document = try SchemaDocument(root) }
 
@@ -46,11 +50,13 @@ struct SchemaReader {
                 case "allOf": included += try subschemas(member.value, path)
                 case "properties":
                     for property in try object(member.value, path) {
+                        try countListed()
                         let place = SchemaDocument.path(path, property.key)
                         shape.add(property.key, try document.number(property.value, place))
                     }
                 case "patternProperties":
                     for property in try object(member.value, path) {
+                        try countListed()
                         let place = SchemaDocument.path(path, property.key)
                         shape.patterns.append(
                             (pattern(property.key, place), try document.number(property.value, place)))
@@ -223,9 +229,21 @@ struct SchemaReader {
     private mutating func subschemas(_ value: JSONValue, _ path: String) throws(GrammarError) -> [Int] {
         var numbers: [Int] = []
         for (index, element) in try array(value, path).enumerated() {
+            try countListed()
             numbers.append(try document.number(element, "\(path)/\(index)"))
         }
         return numbers
+    }
+
+    private mutating func countListed() throws(GrammarError) {
+        listed += 1
+        guard listed <= Self.maxListed else {
+            throw GrammarError(
+                .tooLarge,
+                "the schema's lists have more than \(Self.maxListed) entries, counted each time that they are read"
+            )
+        }
+        try GrammarWork.check(listed, every: 256)
     }
 
     private func invalid(_ path: String, _ problem: String) -> GrammarError {
