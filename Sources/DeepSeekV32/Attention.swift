@@ -56,6 +56,7 @@ struct Attention {
         let heads = seat.part(of: configuration.heads, along: .tensor)
         let query = absorbedQuery(try seat.cross(Sharding.query, compressed), heads, angles.attended, seat)
         try step.finish(published, seat)
+        seat.keysAreStored(ofLayer: layer)
         let selection = try selection(index, state, keySet, step, seat)
         let attended = try ContextAttention.attend(
             query, to: AttentionKeys(keySet, latent: KeyLanes.latent, rotary: KeyLanes.rotary), heads: heads.count,

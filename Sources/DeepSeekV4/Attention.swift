@@ -60,6 +60,7 @@ struct Attention {
         let heads = configuration.heads(ofGroups: groups)
         let query = query(try seat.cross(Sharding.query, compressed), heads, rows.attended, seat)
         try step.finish(published, seat)
+        seat.keysAreStored(ofLayer: layer)
         let attended = try attend(query, heads.count, to: KeySets.window, nil, step, seat)
         if kind != .slidingWindow {
             let selection = try selection(index, step, seat)

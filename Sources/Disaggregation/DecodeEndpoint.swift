@@ -108,6 +108,9 @@ package final class DecodeEndpoint: TransferPartner {
         }
     }
 
+    /// It never asks for this: it sends no keys.
+    package func keysAreStored() {}
+
     /// Returns the index of the server whose session carries out an action. A prefill is asked for at the server that the
     /// request names, or else at the one that has the fewest to compute for this one. A server that has lost a prefill is
     /// asked for it again only if it is the only one.

@@ -120,6 +120,8 @@ package final class PrefillEndpoint: TransferPartner {
         return events
     }
 
+    package func keysAreStored() { for slot in slots { slot.wake() } }
+
     /// Gives signs of life when it is time, has frames packed while the link takes them, and sends those that are packed.
     private func sendFrames(of slot: Slot, _ packing: FramePacking, _ number: UInt64, _ engine: Engine) {
         while let link = slot.link(of: number) {

@@ -121,6 +121,10 @@ package struct CacheEntries: Sendable, Equatable {
 }
 
 extension CacheFormat {
+    /// The number of consecutive layers whose entries a server sends together while it computes later layers: an eighth
+    /// of all, rounded up.
+    package var layerGroup: Int { (layers.count + 7) / 8 }
+
     /// Returns whether there is a key set with this identifier.
     package func has(_ set: KeySetID) -> Bool {
         layers.indices.contains(set.layer) && layers[set.layer].indices.contains(set.index)

@@ -14,6 +14,8 @@ package final class Seat {
     package let meter = Meter()
     private let kernelCounter = KernelCounter()
     private let progress: RankProgress
+    /// Where other threads can read of which layers the keys are stored; `nil` where nobody wants to know.
+    private let watermark: KeyWatermark?
     package var work = Work()
     /// The number of keys that rows attend to here, in cases where only kernels know the number.
     private let keysFound: ComputedIndices
@@ -49,13 +51,15 @@ package final class Seat {
     ///
     /// - Parameters:
     ///   - progress: where other threads can read what this rank is doing.
+    ///   - watermark: where other threads can read of which layers this rank has stored the keys.
     ///   - scratch: this rank's own scratch.
     package init(
         _ configuration: ParallelConfiguration, rank: Int, world: any RankWorld, kernels: Kernels,
-        progress: RankProgress = RankProgress(), scratch: Scratch = Scratch()
+        progress: RankProgress = RankProgress(), watermark: KeyWatermark? = nil, scratch: Scratch = Scratch()
     ) {
         self.configuration = configuration
         self.progress = progress
+        self.watermark = watermark
         self.rank = rank
         self.kernels = kernels.counted(by: kernelCounter)
         self.scratch = scratch
@@ -100,6 +104,11 @@ package final class Seat {
         precondition(rows.count == configuration.stageRanks, "rows of \(configuration.stageRanks) ranks")
         ownRows = rows
     }
+
+    /// Records that the step's entries of one layer, and of all earlier ones of this rank, are final in this process: every
+    /// publication of the layer's keys is finished, and nothing in the step writes them again. They may be sent to another
+    /// server from now on. A device's kernels must have written them by then.
+    package func keysAreStored(ofLayer layer: Int) { watermark?.pass(layer: layer) }
 
     /// Runs a part of a step under a name, which appears in traces and in the report of a rank that fails there.
     package func span(

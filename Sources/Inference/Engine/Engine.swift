@@ -286,6 +286,7 @@ package final class Engine: EngineClient {
                     delivery.deliver()
                 }
             }
+            if pool.stored.takeNews() { state.withLock { $0.partner?.keysAreStored() } }
             if let failure = pool.failure, replace(pool, after: failure) { continue }
             let plan = traced("plan") {
                 update { state in

@@ -10,4 +10,8 @@ package protocol TransferPartner: Sendable {
     /// - Returns: the events for this server's clients: those of `events` that are not of requests that it prefills for
     ///   others, and those that follow from the actions.
     func carryOut(_ scheduler: inout Scheduler, _ events: [Scheduler.Event]) -> [Scheduler.Event]
+
+    /// Is called under the engine's lock when ranks have stored the keys of more layers in the middle of a step, once for
+    /// each time that the partner has asked for it (`ServerCaches.awaitStoredLayers`). It must not call the engine or wait.
+    func keysAreStored()
 }

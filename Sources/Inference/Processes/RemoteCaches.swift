@@ -110,12 +110,16 @@ package struct ServerCaches: Sendable {
     package let local: CacheStore
     private let remote: RemoteCaches?
     private let alarm: Alarm
+    private let stored: StoredLayers
 
-    /// - Parameter alarm: the alarm of the ranks.
-    init(_ local: CacheStore, _ remote: RemoteCaches?, _ alarm: Alarm) {
+    /// - Parameters:
+    ///   - alarm: the alarm of the ranks.
+    ///   - stored: the layers whose keys the ranks of the first process have stored.
+    init(_ local: CacheStore, _ remote: RemoteCaches?, _ alarm: Alarm, _ stored: StoredLayers) {
         self.local = local
         self.remote = remote
         self.alarm = alarm
+        self.stored = stored
     }
 
     /// True if the ranks have failed or were told to stop, so that what other processes were asked for may never come.
@@ -124,9 +128,18 @@ package struct ServerCaches: Sendable {
     /// The number of bytes that other processes were given to write and have not confirmed.
     package var placingBytes: Int { remote?.placingBytes ?? 0 }
 
+    /// Returns the number of layers, from the first one on, of which the first process has all entries that it keeps of a
+    /// step's rows in a data group. They are final, while the step may still compute later layers. Where the step is over,
+    /// the number may be that of all layers or more.
+    package func storedLayers(of step: Int, group: Int) -> Int { stored.count(step: step, group: group) }
+
+    /// Asks for a call of `TransferPartner.keysAreStored` when `storedLayers` has grown. Whoever waits for it must call
+    /// `storedLayers` after this.
+    package func awaitStoredLayers() { stored.awaitMore() }
+
     /// Packs some of a request's entries that a process keeps, as `CacheStore.pack` does. It must be called under the
-    /// engine's lock, while the request holds their pages and after their steps have finished; the pages may be given up
-    /// before `done` is called.
+    /// engine's lock, while the request holds their pages and after their steps have finished or, in the first process,
+    /// their layers are stored; the pages may be given up before `done` is called.
     ///
     /// - Parameter done: receives the bytes: those of the first process at once, those of others later, on a thread that
     ///   must not wait. It is not called if the process is lost, or the ranks were told to stop (`haveEnded`).

@@ -21,7 +21,9 @@ package final class RankPool: Sendable {
     /// The KV cache of this process, which its ranks share.
     package let cache: CacheStore
     /// The KV caches of all processes.
-    package var caches: ServerCaches { ServerCaches(cache, elsewhere?.caches, world.alarm) }
+    package var caches: ServerCaches { ServerCaches(cache, elsewhere?.caches, world.alarm, stored) }
+    /// The layers whose keys the ranks of this process have stored in the step that they run.
+    let stored: StoredLayers
     /// The division of the KV cache between processes; `nil` where each keeps all keys.
     package let processSharding: ProcessKVSharding?
     let here: RankThreads
@@ -85,9 +87,11 @@ package final class RankPool: Sendable {
         positionAlignment = model.positionAlignment
         self.world = world
         self.elsewhere = elsewhere
-        here = RankThreads(elsewhere?.ranksHere ?? 0..<parallel.world, alarm: world.alarm)
-        let cache = cache ?? CacheStore(settings, for: model, ranks: here.ranks)
+        let ranksHere = elsewhere?.ranksHere ?? 0..<parallel.world
+        let cache = cache ?? CacheStore(settings, for: model, ranks: ranksHere)
         self.cache = cache
+        stored = StoredLayers(ranks: ranksHere, parallel, layers: model.parallelShape.layers, cache.format, progress)
+        here = RankThreads(ranksHere, alarm: world.alarm, watermarks: stored.watermarks)
         processSharding = settings.processSharding
         patience = UInt64(configuration.watchdogTimeout) * 1_000_000_000
         self.progress = progress
@@ -145,6 +149,9 @@ package final class RankPool: Sendable {
             result: StepResult(done.plan, done.reports), records: records, seconds: first.map(\.seconds).max()!,
             timeline: done.plan.isTraced ? StepTimeline(done.plan, done.reports) : nil)
     }
+
+    /// True if `nextResult` would return an outcome.
+    package var hasResult: Bool { state.withLock { $0.pending.first?.reports.count == configuration.world } }
 
     /// The first failure of a rank, after which the pool runs no step; `nil` while all ranks work.
     package var failure: GroupFailure? { world.alarm.failure }

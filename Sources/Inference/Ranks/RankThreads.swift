@@ -14,13 +14,16 @@ final class RankThreads: Sendable {
     let ranks: Range<Int>
     /// The current progress of each rank, in the order of `ranks`.
     let progresses: [RankProgress]
+    /// The watermark of each rank, in the order of `ranks`; empty where nobody reads them.
+    private let watermarks: [KeyWatermark]
     private let alarm: Alarm
     private let inboxes: [Inbox]
     private let threads = DispatchGroup()
     private let isTrapped = Atomic(false)
 
-    init(_ ranks: Range<Int>, alarm: Alarm) {
+    init(_ ranks: Range<Int>, alarm: Alarm, watermarks: [KeyWatermark] = []) {
         self.ranks = ranks
+        self.watermarks = watermarks
         self.alarm = alarm
         progresses = ranks.map { _ in RankProgress() }
         inboxes = ranks.map { _ in Inbox() }
@@ -60,13 +63,14 @@ final class RankThreads: Sendable {
                 } catch {
                     return alarm.raise(GroupFailure(rank: rank, reason: memory.problem(error)))
                 }
+                let watermark = watermarks.isEmpty ? nil : watermarks[index]
                 let seat = Seat(
                     settings.parallel, rank: rank, world: world, kernels: team.map(kernels.shared) ?? kernels,
-                    progress: progresses[index], scratch: scratch)
+                    progress: progresses[index], watermark: watermark, scratch: scratch)
                 let recorder = settings.stages.isEmpty ? nil : StageRecorder(only: settings.stages)
                 let worker = RankWorker(
                     model, cache, buffers?[index], seat, grammars: grammars, recorder: recorder)
-                run(worker, inboxes[index], deliver)
+                run(worker, inboxes[index], watermark, deliver)
             }
         }
     }
@@ -120,8 +124,11 @@ final class RankThreads: Sendable {
     }
 
     /// Runs a rank's loop: take a step, run it, deliver the report.
-    private func run(_ worker: RankWorker, _ inbox: Inbox, _ deliver: (StepReport) -> Void) {
+    private func run(
+        _ worker: RankWorker, _ inbox: Inbox, _ watermark: KeyWatermark?, _ deliver: (StepReport) -> Void
+    ) {
         while let assignment = inbox.take() {
+            watermark?.begin(step: assignment.plan.number)
             do {
                 deliver(try worker.run(assignment))
             } catch {

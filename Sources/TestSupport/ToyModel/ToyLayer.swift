@@ -25,6 +25,7 @@ struct ToyLayer: Sendable {
         let x = state.residual.read(weights.read, seat)
         try publish(product(x, weights.windowKey, seat), into: set(ToyKeys.window), step, seat)
         if slots > 0 { try publishEntries(x, step, seat) }
+        seat.keysAreStored(ofLayer: number)
         let selection = try selection(x, state, step, seat)
         let rows = try seat.cross(Sharding.query, x)
         let heads = seat.part(of: ToySizes.heads, along: .tensor)
