@@ -43,12 +43,15 @@ final class FramePacking: Sendable {
 
     /// Has the next frames of every process packed. It is called under the engine's lock.
     func fill(from session: inout PrefillSession, _ caches: ServerCaches) {
+        // Before `storedLayers`: what is stored after it gives an alert.
+        if session.awaitsLayers { caches.awaitStoredLayers() }
         let (own, other) = session.processes
         for process in 0..<own {
             // Ends when there is no frame for any receiver.
             var misses = 0
             while misses < other, let receiver = nextReceiver(of: process, among: other) {
-                guard let next = session.nextUnpackedFrame(from: process, to: receiver) else {
+                guard let next = session.nextUnpackedFrame(from: process, to: receiver, caches.storedLayers)
+                else {
                     misses += 1
                     continue
                 }

@@ -111,10 +111,10 @@ package struct PrefillSession: Sendable {
             guard let number = transferOf[id] else { return }
             transfers[number]!.group = group
             connection.send(.started(number, group: group))
-        case .send(let id, let pages, let computed):
+        case .send(let id, let pages, let progress):
             guard let number = transferOf[id] else { return }
             for process in transfers[number]!.senders.indices {
-                transfers[number]!.senders[process].send(from: pages, computed: computed)
+                transfers[number]!.senders[process].send(from: pages, progress)
             }
         case .pauseSending(let id):
             guard let number = transferOf[id] else { return }
@@ -221,17 +221,33 @@ package struct PrefillSession: Sendable {
     /// The numbers of processes of this server and of the decode server.
     package var processes: (own: Int, other: Int) { (source.processes, target.processes) }
 
+    /// Returns the number of layers, from the first one on, of which the first process has all entries that it keeps of a
+    /// step's rows in a data group; see `ServerCaches.storedLayers`.
+    package typealias StoredLayers = (_ step: Int, _ group: Int) -> Int
+
+    /// True if more entries of the first process may be sent before a step in flight ends.
+    var awaitsLayers: Bool { transfers.values.contains { $0.senders.first?.awaitsLayers ?? false } }
+
     /// Returns the next frame with entries from a process of this server to one of the decode server; `nil` if there is
     /// none now. Transfers take turns. The frames of such a pair must be packed and numbered in the order in which they are
     /// returned. `carryOut` must follow, which ends transfers whose last frames were returned.
-    package mutating func nextUnpackedFrame(from process: Int, to receiver: Int) -> UnpackedFrame? {
+    ///
+    /// Entries of other processes than the first one are sent when their step has ended: nobody knows before that how far
+    /// their ranks are.
+    package mutating func nextUnpackedFrame(
+        from process: Int, to receiver: Int, _ storedLayers: StoredLayers
+    ) -> UnpackedFrame? {
         guard failure == nil else { return nil }
         let pair = [process, receiver]
         let last = lastServed[pair] ?? 0
         let order = transfers.keys.sorted()
         for number in order.filter({ $0 > last }) + order.filter({ $0 <= last })
         where !transfers[number]!.senders.isEmpty {
-            guard let frame = transfers[number]!.senders[process].nextFrame(to: receiver) else { continue }
+            let group = transfers[number]!.group ?? 0
+            let frame = transfers[number]!.senders[process].nextFrame(to: receiver) { step in
+                process == 0 ? storedLayers(step, group) : 0
+            }
+            guard let frame else { continue }
             lastServed[pair] = number
             return frame
         }
@@ -259,9 +275,9 @@ package struct PrefillSession: Sendable {
     /// Returns the next frame from a process of this server, which has this cache, to one of the decode server; `nil` if there
     /// is nothing to send now. `carryOut` must follow.
     package mutating func nextFrame(
-        from process: Int, _ store: CacheStore, to receiver: Int, at now: UInt64
+        from process: Int, _ store: CacheStore, to receiver: Int, at now: UInt64, _ storedLayers: StoredLayers
     ) -> KVFrame? {
-        guard let next = nextUnpackedFrame(from: process, to: receiver) else {
+        guard let next = nextUnpackedFrame(from: process, to: receiver, storedLayers) else {
             return beat(from: process, to: receiver, at: now)
         }
         var bytes: [UInt8] = []

@@ -1,4 +1,5 @@
 import Disaggregation
+import Glibc
 import Inference
 package import KVCache
 import Modeling
@@ -55,6 +56,17 @@ struct LockStepServer {
     mutating func submit(_ plan: StepPlan) {
         dcpChunks += UInt64(pool.rowAssignment(of: plan).dcpChunks.count)
         pool.submit(plan)
+    }
+
+    /// Returns of how many layers the first process has the keys of a step; see `ServerCaches.storedLayers`.
+    func storedLayers(of step: Int, group: Int) -> Int { pool.caches.storedLayers(of: step, group: group) }
+
+    /// Waits until the first process has the keys of some layers of the first step in flight, or that step has ended.
+    func awaitLayers(_ count: Int) {
+        let plan = scheduler.inFlight[0]
+        while storedLayers(of: plan.number, group: plan.chunks[0].group) < count, !pool.hasResult, pool.failure == nil {
+            sched_yield()
+        }
     }
 
     /// Waits for the first step in flight, and adds its rows to `records`.

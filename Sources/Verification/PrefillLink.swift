@@ -77,6 +77,8 @@ struct PrefillLink {
             server.submit(plan)
         }
         var isIdle = !server.isStepInFlight && !decode.isStepInFlight
+        // Frames of layers that are stored while the step computes later ones.
+        if server.isStepInFlight { server.awaitLayers(Int.random(in: 0...layers.count, using: &random)) }
         if carryFrames(&decode, &events) { isIdle = false }
         if server.isStepInFlight { events += try finishPrefillStep(&decode, &records) }
         if carryFrames(&decode, &events) { isIdle = false }
@@ -131,7 +133,10 @@ struct PrefillLink {
         for from in frames.indices {
             for to in frames[from].indices {
                 for _ in 0..<Int.random(in: 1...6, using: &random) {
-                    guard let frame = sending.nextFrame(from: from, server.stores[from], to: to, at: now) else { break }
+                    let frame = sending.nextFrame(from: from, server.stores[from], to: to, at: now) {
+                        server.storedLayers(of: $0, group: $1)
+                    }
+                    guard let frame else { break }
                     isAny = send(frame, from, to, &decode, &events) || isAny
                     events += exchange(&decode)
                 }
@@ -156,6 +161,7 @@ struct PrefillLink {
             return false
         }
         coverage.frames += 1
+        if isEarly(sent) { coverage.earlyFrames += 1 }
         coverage.bytes += UInt64(sent.payload.count)
         // About the eighth frame, so that small workloads have it too.
         if fault != .none, Int.random(in: 0..<8, using: &random) == 0 {
@@ -173,6 +179,13 @@ struct PrefillLink {
         }
         frames[from][to].append(frame)
         return true
+    }
+
+    /// Returns true if a step in flight computes positions of a frame.
+    private func isEarly(_ frame: KVFrame) -> Bool {
+        let request = Self.firstRequest(of: session) + frame.transfer
+        return server.scheduler.inFlight.flatMap(\.chunks)
+            .contains { $0.request == request && frame.positions.upperBound > $0.start }
     }
 
     // MARK: - Loss
@@ -217,6 +230,8 @@ struct PrefillLink {
 /// Transfer coverage counts what prefill servers have sent.
 package struct TransferCoverage: Sendable, Equatable {
     package var frames: UInt64 = 0
+    /// The number of frames that were sent while a step computed later layers of their positions.
+    package var earlyFrames: UInt64 = 0
     /// The bytes of cache entries in the frames.
     package var bytes: UInt64 = 0
     /// The number of sessions that were lost.
@@ -226,6 +241,7 @@ package struct TransferCoverage: Sendable, Equatable {
 
     mutating func add(_ other: TransferCoverage) {
         frames += other.frames
+        earlyFrames += other.earlyFrames
         bytes += other.bytes
         losses += other.losses
         lateFrames += other.lateFrames

@@ -92,6 +92,7 @@ struct VerificationReport {
                 "with keys from prefill servers in \(grouped(plan.cases.count { $0.prefill != nil })) cases, with "
                     + "\(grouped(pairs.covered)) of \(grouped(pairs.total)) pairs of a value of each server: "
                     + "\(grouped(Int(sent.bytes))) bytes in \(grouped(Int(sent.frames))) frames, "
+                    + "\(grouped(Int(sent.earlyFrames))) of them before their step ended, "
                     + "\(sent.losses) sessions lost")
         }
         line("")
@@ -200,6 +201,7 @@ struct VerificationReport {
             "prefill_pairs": .integer(plan.prefillPairs.covered),
             "of_prefill_pairs": .integer(plan.prefillPairs.total),
             "sent_frames": .integer(Int(coverage.transfers.frames)),
+            "early_frames": .integer(Int(coverage.transfers.earlyFrames)),
             "sent_bytes": .integer(Int(coverage.transfers.bytes)),
             "lost_sessions": .integer(Int(coverage.transfers.losses)),
             "seconds": .measured(seconds),

@@ -16,8 +16,18 @@ struct CellServer {
     let draftLayer: Int
     /// What was found wrong in entries.
     private(set) var problems: [String] = []
-    /// Steps in flight, and the results of those that the ranks have computed.
-    private(set) var flights: [(plan: StepPlan, result: StepResult?)] = []
+    private(set) var flights: [Flight] = []
+    /// The requests whose steps fail. Their entries are wrong, so nobody may read one of them.
+    private var failing: Set<UInt64> = []
+
+    /// A step in flight.
+    struct Flight {
+        let plan: StepPlan
+        /// The number of layers that are computed.
+        var layers = 0
+        /// The result, once all layers are computed.
+        var result: StepResult?
+    }
 
     private let model: HashModel
     private let drafts: Bool
@@ -40,14 +50,25 @@ struct CellServer {
 
     // MARK: - Steps
 
-    mutating func submit(_ plan: StepPlan) { flights.append((plan, nil)) }
+    mutating func submit(_ plan: StepPlan) { flights.append(Flight(plan: plan)) }
 
-    /// Computes the first step in flight that is not computed. Returns false if there is none.
-    mutating func compute() -> Bool {
+    /// Computes the next layer of the first step in flight that is not computed.
+    ///
+    /// - Parameter fails: true to let the step's first request fail, if this is the first layer.
+    /// - Returns: true if the step's first request was made to fail.
+    mutating func compute(fails: Bool) -> Bool {
         guard let index = flights.firstIndex(where: { $0.result == nil }) else { return false }
-        flights[index].result = StepResult(chunks: flights[index].plan.chunks.map { run($0) })
-        return true
+        let (plan, layer) = (flights[index].plan, flights[index].layers)
+        let failsNow = fails && layer == 0
+        if failsNow { failing.insert(plan.chunks[0].request) }
+        let results = plan.chunks.map { run($0, layer) }
+        flights[index].layers += 1
+        if layer == draftLayer { flights[index].result = StepResult(chunks: results) }
+        return failsNow
     }
+
+    /// Returns of how many layers the keys of a step are stored; `Int.max` if it is over.
+    func storedLayers(of step: Int) -> Int { flights.first { $0.plan.number == step }?.layers ?? .max }
 
     /// Returns the result of the first step in flight, which must be computed.
     mutating func takeResult() -> StepResult? {
@@ -56,7 +77,8 @@ struct CellServer {
         return result
     }
 
-    private mutating func run(_ chunk: StepPlan.Chunk) -> StepResult.ChunkResult {
+    /// Computes one layer of a chunk, and returns the result that the chunk has in the end.
+    private mutating func run(_ chunk: StepPlan.Chunk, _ layer: Int) -> StepResult.ChunkResult {
         let end = chunk.start + chunk.tokens.count
         let text = (0..<chunk.start).map { token(at: $0, chunk) } + chunk.tokens
         let chosen = chunk.sampledRows.enumerated().map { index, row in
@@ -68,7 +90,10 @@ struct CellServer {
         // The token after each row, where it is known.
         var following = (1...end).map { $0 < end ? text[$0] : chunk.speculation?.next ?? -1 }
         for (index, row) in chunk.sampledRows.enumerated() { following[chunk.start + row] = chosen[index].token }
-        visit(chunk, text, following)
+        visit(chunk, text, following, layer)
+        if failing.contains(chunk.request) {
+            return StepResult.ChunkResult(request: chunk.request, failure: "NaN")
+        }
         var result = StepResult.ChunkResult(request: chunk.request, sampled: sampled)
         result.scored = chunk.score.map {
             model.score($0.target, after: text.prefix(chunk.start + $0.row + 1), topCount: chunk.topLogProbs)
@@ -88,11 +113,12 @@ struct CellServer {
 
     // MARK: - Entries
 
-    /// Checks the entries that a chunk's rows see, and writes those of its rows.
-    private mutating func visit(_ chunk: StepPlan.Chunk, _ text: [Int32], _ following: [Int32]) {
+    /// Checks the entries of a layer that a chunk's rows see, and writes those of its rows.
+    private mutating func visit(_ chunk: StepPlan.Chunk, _ text: [Int32], _ following: [Int32], _ layer: Int) {
+        let isFailing = failing.contains(chunk.request)
         var hashes: [UInt32] = [2_166_136_261]
         for token in text { hashes.append((hashes.last! ^ UInt32(bitPattern: token)) &* 16_777_619) }
-        for set in placement.format.sets where drafts || set.layer != draftLayer {
+        for set in placement.format.sets where set.layer == layer && (drafts || layer != draftLayer) {
             let format = placement.format[set]
             let tokens = format.tokensPerEntry
             let seen = format.window.map { max(0, chunk.start - $0 + 1) } ?? 0
@@ -100,11 +126,11 @@ struct CellServer {
                 let last = (entry + 1) * tokens - 1
                 var hash = hashes[last + 1] &+ UInt32(set.layer * 8 + set.index) &* 0x9E37_79B9
                 if set.layer == draftLayer { hash = (hash ^ UInt32(bitPattern: following[last])) &* 16_777_619 }
-                let cell = [UInt32(bitPattern: text[last]), hash]
+                let cell = [UInt32(bitPattern: text[last]), isFailing ? ~hash : hash]
                 for process in holders(of: entry, set, chunk.group) {
                     if last >= chunk.start {
                         write(cell, entry, set, chunk, process)
-                    } else if read(entry, set, chunk, process) != cell {
+                    } else if !isFailing, read(entry, set, chunk, process) != cell {
                         problems.append(
                             "request \(chunk.request) reads another entry \(entry) of \(set) in process \(process)")
                     }

@@ -2,6 +2,7 @@ import Disaggregation
 import Foundation
 import Inference
 import KVCache
+import Modeling
 import Models
 import Parallelism
 import Synchronization
@@ -19,8 +20,9 @@ final class EnginePair: Sendable {
     private let sessions = Atomic<UInt64>(0)
 
     init(
-        _ name: String, _ policy: PrefillPolicy, prefill p: (inout EngineConfiguration) -> Void,
-        decode d: (inout EngineConfiguration) -> Void
+        _ name: String, _ policy: PrefillPolicy, beatInterval: UInt64 = 40,
+        prefill p: (inout EngineConfiguration) -> Void, decode d: (inout EngineConfiguration) -> Void,
+        wrapping: (any Model) -> any Model = { $0 }
     ) throws {
         var prefillSettings = EngineConfiguration()
         prefillSettings.pageSize = 128
@@ -30,13 +32,13 @@ final class EnginePair: Sendable {
         p(&prefillSettings)
         d(&decodeSettings)
         let directory = try Golden(name).directory
-        let prefillModel = try directory.load(drafts: prefillSettings.drafts > 0)
+        let prefillModel = wrapping(try directory.load(drafts: prefillSettings.drafts > 0))
         let decodeModel = try directory.load(drafts: decodeSettings.drafts > 0)
         prefill = Engine(prefillModel, prefillSettings)
         decode = Engine(decodeModel, decodeSettings)
         var timing = TransferTiming()
-        timing.beatInterval = 40
-        timing.peerTimeout = 60_000
+        timing.beatInterval = beatInterval
+        timing.peerTimeout = max(60_000, 4 * beatInterval)
         cards = (
             ServerCard(prefillModel, prefillSettings, digest: name),
             ServerCard(decodeModel, decodeSettings, digest: name)
@@ -49,12 +51,13 @@ final class EnginePair: Sendable {
 
     /// Begins a session, whose link ends after some number of frames.
     ///
+    /// - Parameter wrapping: returns the link that the prefill server uses.
     /// - Returns: the prefill server's end of the link.
     @discardableResult
-    func connect(lastFrame: Int? = nil) throws -> MemoryLink {
+    func connect(lastFrame: Int? = nil, wrapping: (MemoryLink) -> any TransferLink = { $0 }) throws -> MemoryLink {
         let (one, other) = MemoryLink.pair(limit: 5000, lastFrame: lastFrame)
         let session = sessions.add(1, ordering: .relaxed).newValue
-        try sending.begin(session, to: cards.decode, over: one, for: prefill)
+        try sending.begin(session, to: cards.decode, over: wrapping(one), for: prefill)
         try receiving.begin(session, from: cards.prefill, over: other, for: decode)
         return one
     }

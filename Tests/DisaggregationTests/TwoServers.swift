@@ -221,13 +221,13 @@ struct TwoServers {
             let plan = self[keyPath: path].scheduler.nextStep()
             exchange()
             if let plan { self[keyPath: path].submit(plan) }
-        case 1: _ = self[keyPath: path].compute()
-        default:
-            guard var result = self[keyPath: path].takeResult() else { return }
-            if isHostile, random.below(60) == 0, !result.chunks.isEmpty {
-                result.chunks[0] = StepResult.ChunkResult(request: result.chunks[0].request, failure: "NaN")
-                seen.insert("failure")
+        case 1:
+            for _ in 0..<1 + random.below(3) {
+                let fails = isHostile && random.below(60) == 0
+                if self[keyPath: path].compute(fails: fails) { seen.insert("failure") }
             }
+        default:
+            guard let result = self[keyPath: path].takeResult() else { return }
             let events = self[keyPath: path].scheduler.finish(result)
             if isDecode { record(events) } else { _ = sending.carryOut(&prefill.scheduler, events) }
             exchange()
@@ -247,11 +247,25 @@ struct TwoServers {
         let from = random.below(prefill.placement.processes)
         let to = random.below(decode.placement.processes)
         for _ in 0..<1 + random.below(3) {
-            guard let frame = sending.nextFrame(from: from, prefill.stores[from], to: to, at: now) else { break }
+            guard let frame = nextFrame(from, to) else { break }
             links[Link(kind: .frames, from: from, to: to), default: []].append(frame.bytes)
             seen.insert("frame")
+            if isEarly(frame) { seen.insert("early frame") }
         }
         exchange()
+    }
+
+    private mutating func nextFrame(_ from: Int, _ to: Int) -> KVFrame? {
+        sending.nextFrame(from: from, prefill.stores[from], to: to, at: now) { [prefill] step, _ in
+            prefill.storedLayers(of: step)
+        }
+    }
+
+    /// Returns true if a step in flight computes positions of a frame of this session.
+    private func isEarly(_ frame: KVFrame) -> Bool {
+        let request = (sessions + 1) << 32 + frame.transfer
+        return prefill.scheduler.inFlight.flatMap(\.chunks)
+            .contains { $0.request == request && frame.positions.upperBound > $0.start }
     }
 
     private var busyLinks: [Link] { links.filter { !$0.value.isEmpty }.keys.sorted() }
@@ -276,7 +290,7 @@ struct TwoServers {
         // Every connection shows signs of life now and then, however rarely it is chosen.
         for from in 0..<prefill.placement.processes {
             for to in 0..<decode.placement.processes {
-                guard let frame = sending.nextFrame(from: from, prefill.stores[from], to: to, at: now) else { continue }
+                guard let frame = nextFrame(from, to) else { continue }
                 links[Link(kind: .frames, from: from, to: to), default: []].append(frame.bytes)
             }
         }

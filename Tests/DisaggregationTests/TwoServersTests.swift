@@ -24,7 +24,7 @@ import Testing
             seen.formUnion(world.seen)
         }
         let unusual: Set = [
-            "answer", "frame", "damage", "cut", "restart", "new session", "late frame", "lost prefill",
+            "answer", "frame", "early frame", "damage", "cut", "restart", "new session", "late frame", "lost prefill",
             "failed prefill", "failure", "refusal",
         ]
         #expect(seen == unusual)

@@ -37,6 +37,7 @@ extension Scheduler {
         counters.plans += 1
         windowOwners?.note(plan)
         inFlight.append(plan)
+        for chunk in chunks where sequences[chunk.request]!.mode == .prefill { announceKeys(of: chunk.request) }
         return plan
     }
 

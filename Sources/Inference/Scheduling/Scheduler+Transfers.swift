@@ -203,8 +203,8 @@ extension Scheduler {
         sequences[id]!.isSending = true
         if state.phase == .awaitingPeer {
             enqueueLate(id)
-        } else if state.phase == .running, state.computed > 0 {
-            transferActions.append(.send(id, state.keyPages, computed: state.computed))
+        } else if state.phase == .running {
+            announceKeys(of: id)
         }
     }
 
@@ -215,10 +215,24 @@ extension Scheduler {
         remove(id)
     }
 
+    /// Lets the keys of a prompt be sent that are computed or that a step in flight computes, if the other server has
+    /// reserved pages.
+    mutating func announceKeys(of id: UInt64) {
+        let state = sequences[id]!
+        guard state.isSending else { return }
+        let steps = inFlight.flatMap { plan in
+            plan.chunks.filter { $0.request == id }
+                .map { PromptProgress.Step(number: plan.number, end: $0.start + $0.tokens.count) }
+        }
+        guard state.computed > 0 || !steps.isEmpty else { return }
+        transferActions.append(
+            .send(id, state.keyPages, PromptProgress(computed: state.computed, steps: steps)))
+    }
+
     /// Reports the progress of a prompt that is computed for another server.
     mutating func advancePrefill(_ id: UInt64, _ found: StepResult.ChunkResult) {
         let state = sequences[id]!
-        if state.isSending { transferActions.append(.send(id, state.keyPages, computed: state.computed)) }
+        announceKeys(of: id)
         guard state.computed == state.tokens.count else { return }
         let result = PrefillResult(
             token: found.sampled.first, drafts: found.drafts, cachedTokens: state.cachedTokens ?? 0)

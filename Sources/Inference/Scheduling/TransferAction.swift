@@ -14,8 +14,8 @@ package enum TransferAction: Sendable, Equatable {
     case cancel(UInt64)
     /// The computation of a prompt for another server has begun, in this data group.
     case prefillStarted(UInt64, group: Int)
-    /// The keys of the first `computed` positions are final, and may be sent from these pages.
-    case send(UInt64, KVPages, computed: Int)
+    /// The request's keys may be sent from these pages, as far as they are computed.
+    case send(UInt64, KVPages, PromptProgress)
     /// The pages of a request whose keys are being sent are given up. They are computed again, and then sent.
     case pauseSending(UInt64)
     /// The prompt is computed. The action comes again if the prompt is computed again.
@@ -28,6 +28,30 @@ package enum TransferAction: Sendable, Equatable {
             .send(let id, _, _), .pauseSending(let id), .prefilled(let id, _):
             id
         }
+    }
+}
+
+/// How far the keys of a prompt are computed.
+package struct PromptProgress: Sendable, Equatable {
+    /// The keys of the positions before this one are final in all layers.
+    package var computed: Int
+    /// The steps in flight that compute keys of the prompt, in order; each begins where the one before it ends.
+    package var steps: [Step]
+
+    /// A step in flight, which computes the keys of the positions before `end`.
+    package struct Step: Sendable, Equatable {
+        package var number: Int
+        package var end: Int
+
+        package init(number: Int, end: Int) {
+            self.number = number
+            self.end = end
+        }
+    }
+
+    package init(computed: Int, steps: [Step] = []) {
+        self.computed = computed
+        self.steps = steps
     }
 }
 
