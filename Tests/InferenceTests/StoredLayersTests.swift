@@ -2,6 +2,7 @@ import Dispatch
 import Inference
 import KVCache
 import Parallelism
+import Tensors
 import Testing
 
 @Suite struct `Stored layers` {
