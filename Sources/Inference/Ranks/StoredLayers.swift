@@ -13,7 +13,7 @@ package final class StoredLayers: Sendable {
     private let layers: Int
     private let news: News
 
-    /// Whether a rank has given an alert that nobody has taken yet.
+    /// True if a rank has given an alert that nobody has taken yet.
     private final class News: Sendable {
         let isAny = Atomic(false)
     }
