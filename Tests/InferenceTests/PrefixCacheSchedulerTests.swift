@@ -142,9 +142,10 @@ struct PrefixCacheSchedulerTests {
                 try rig.submit(1, Self.request(length))
                 #expect(rig.step()?.chunks.map(\.tokens.count) == [length])
                 rig.runToEnd()
-                // With 24 shared tokens it is the same prompt, whose last token is computed again.
-                let request = Self.request(length, tail: shared == length ? 0 : 5, from: shared)
                 for id in [2, 3] as [UInt64] {
+                    // With 24 shared tokens it is the same prompt, whose last token is computed again.
+                    let tail = shared == length ? 0 : 3 + Int(id)
+                    let request = Self.request(length, tail: tail, from: shared)
                     try rig.submit(id, request)
                     let chunks = rig.runToEnd().map { $0.chunks[0] }
                     #expect(chunks[0].start == found, "\(shared) of \(length) tokens")

@@ -23,7 +23,7 @@ struct SchedulerPropertyTests {
     @Test func `the random runs do reach preemption, aborts in flight, waiting and refusal`() throws {
         var preemptions: UInt64 = 0
         var seen: Set<String> = []
-        for seed in Self.seeds.prefix(8) {
+        for seed in Self.seeds.prefix(12) {
             var run = RandomRun(seed: seed)
             for _ in 0..<1_000 { run.act() }
             preemptions += run.rig.scheduler.status.preemptions
