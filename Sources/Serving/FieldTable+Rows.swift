@@ -174,11 +174,12 @@ extension FieldTable {
         refused(sampled + dialects, "length_penalty", unless: [.integer(1)], advice: "there is no beam search"),
         refused(sampled + dialects, "early_stopping", unless: off, advice: "there is no beam search"),
         refused(
-            sampled + dialects, "typical_p", "tfs", unless: [.integer(1)],
+            sampled + dialects, "typical_p", "tfs", "tfs_z", unless: [.integer(1)],
             advice: "use temperature, top_p, top_k and min_p"),
         refused(
-            sampled + dialects, "min_length", "top_a", "dry_multiplier", "xtc_probability", unless: [.integer(0)],
-            advice: "use temperature, top_p, top_k, min_p and min_tokens"),
+            sampled + dialects, "min_length", "top_a", "dry_multiplier", "xtc_probability", "mirostat",
+            "dynatemp_range",
+            unless: [.integer(0)], advice: "use temperature, top_p, top_k, min_p and min_tokens"),
         refused(
             sampled + dialects, "thinking_budget", advice: "use the limit of new tokens, to which reasoning counts"),
         refused([.completion], "suffix", unless: empty, advice: "this model only continues text; it does not fill in"),
