@@ -55,7 +55,7 @@ package final class ModelSlot: Sendable {
     }
 
     /// The failure after which this server can never serve; `nil` while it loads, serves or drains.
-    package var failure: RequestError? {
+    var failure: RequestError? {
         switch state.withLock({ $0.content }) {
         case .loading: nil
         case .failed(let reason): Self.notLoaded(reason)

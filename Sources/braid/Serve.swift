@@ -183,9 +183,6 @@ struct Serve: AsyncParsableCommand {
                     Task { if (try? await starting.value) != nil { note("ready: \(configuration.servedModelName)") } }
                 }
                 if case .cutShort(let reason) = end { throw CommandError("requests were cut short: \(reason)") }
-                // An engine that has failed has no requests either: then the other task says how the command ends.
-                guard slot.failure != nil else { return }
-                try await Task.sleep(for: .seconds(2 * Self.secondsToEnd))
             }
             tasks.addTask {
                 // The command ends if weights cannot be read, or ranks fail for good.
