@@ -90,6 +90,14 @@ def read_by_other_layouts(log, folder):
             reader.clean()
 
 
+def lose_second_process(job, client):
+    """Kills the second process of a job, of which the waiting client must be told, and which ends the job."""
+    os.kill(job.processes()[1], signal.SIGKILL)
+    client.join(SECONDS_TO_ANSWER)
+    expect(client.ended and is_named(1, client.text, is_silent=False), f"the client was told: {client.text}")
+    expect(job.wait_for_end(SECONDS_TO_END) != 0, "the job ended with status 0")
+
+
 def survive_kills(log, folder):
     text = DOCUMENT.read_text()[1000:40_000]
     # While the second process packs what is written.
@@ -98,10 +106,7 @@ def survive_kills(log, folder):
         client = Client(writer, text, 8)
         client.start()
         wait_until(lambda: blocks(folder) > 2, SECONDS_TO_WRITE, "nothing is written")
-        os.kill(writer.processes()[1], signal.SIGKILL)
-        client.join(SECONDS_TO_ANSWER)
-        expect(client.ended and is_named(1, client.text, is_silent=False), f"the client was told: {client.text}")
-        expect(writer.wait_for_end(SECONDS_TO_END) != 0, "the job ended with status 0")
+        lose_second_process(writer, client)
     finally:
         writer.clean()
     written = blocks(folder)
@@ -113,10 +118,7 @@ def survive_kills(log, folder):
         wait_until(lambda: metric(reader.url, "prefix_store_blocks_total") > 0 or client.ended, SECONDS_TO_ANSWER,
                    "nothing is read")
         expect(client.ended is None, f"the answer came too soon: {client.text}")
-        os.kill(reader.processes()[1], signal.SIGKILL)
-        client.join(SECONDS_TO_ANSWER)
-        expect(client.ended and is_named(1, client.text, is_silent=False), f"the client was told: {client.text}")
-        expect(reader.wait_for_end(SECONDS_TO_END) != 0, "the job ended with status 0")
+        lose_second_process(reader, client)
     finally:
         reader.clean()
     last = start(log, folder, *READING[2])
