@@ -7,7 +7,7 @@ import Synchronization
 /// orders that nobody waits for under the engine's lock.
 final class EntryPacking: Sendable {
     private let entries: [ProcessEntries]
-    /// What was packed of each of `entries`.
+    /// The bytes that were packed of each of `entries`.
     private let packed: Mutex<[[UInt8]?]>
     private let arrival = DispatchSemaphore(value: 0)
 

@@ -23,7 +23,7 @@ package final class RankFollower {
         let cache: CacheStore
         let world: ProcessWorld
         let threads: RankThreads
-        /// What earlier plans said of requests.
+        /// The lists that earlier plans gave for requests, to which later plans refer.
         var known = KnownLists()
         let grammars: RequestGrammars
 

@@ -24,7 +24,7 @@ final class RemoteRanks: Sendable {
     private struct ExpectedReports {
         /// The steps in flight, by their number.
         var steps: [Int: RowAssignment] = [:]
-        /// What the other processes know of requests.
+        /// The lists of requests that the other processes know, which plans need not repeat.
         var known = KnownLists()
         /// The last step and collectives that each remote rank reported; the key is the rank.
         var last: [Int: (step: Int, operations: [Meter.CollectiveStatistics])] = [:]

@@ -105,8 +105,8 @@ extension StepPlan.Chunk {
 }
 
 extension StepPlan.Chunk {
-    /// What is wrong with the sources of window entries of earlier steps; `nil` if the ranks can send them. The window pages
-    /// must have been checked.
+    /// Returns the problem with the sources of window entries of earlier steps; `nil` if the ranks can send them. The
+    /// window pages must have been checked.
     fileprivate func sourcesProblem(_ format: CacheFormat, ranks count: Int) -> String? {
         guard let sources = windowSources else { return nil }
         let (end, alignment) = (sources.end, format.positionAlignment)

@@ -12,7 +12,7 @@ package struct SchedulerConfiguration: Sendable, Equatable {
     package var window = 0
     /// The number of window pages in the cache; see `minWindowPages`.
     package var windowPages = 0
-    /// How the rows of a data group are divided where its ranks are in several processes, of which each has only some of
+    /// The division of a data group's rows where its ranks are in several processes, of which each has only some of
     /// the window entries (`WindowOwners`); `nil` where every rank can read all of them.
     package var dividedGroups: DividedGroups?
     /// The maximum number of prompt and new tokens of one request together.

@@ -31,7 +31,7 @@ package enum TransferAction: Sendable, Equatable {
     }
 }
 
-/// How far the keys of a prompt are computed.
+/// The progress of a prompt tells how far its keys are computed.
 package struct PromptProgress: Sendable, Equatable {
     /// The keys of the positions before this one are final in all layers.
     package var computed: Int
