@@ -11,7 +11,8 @@ package final class DamagedCache: Model {
         /// Overwrites the first key of a request's cached prefix, in this layer, with the second one. Prompts must not
         /// be cut into chunks: only then do several rows that are not a request's first follow a cached prefix.
         case stalePage(layer: Int)
-        /// Doubles the last scale of an FP8 entry's first lane after the entry was stored.
+        /// Doubles the last scale of an FP8 entry's first lane when the rank that computes the entry ends its step. Other
+        /// ranks that share the request may read the last layer's entry before or after that.
         case wrongScale(layer: Int, request: UInt64, position: Int)
         /// Makes this rank miss the last key of the DCP rows that it attends for.
         case ownerOffByOne(rank: Int)

@@ -105,9 +105,9 @@ import Verification
 
     /// An entry that is wrong in the prefill server's cache after its prompt was computed changes only rows of the
     /// decode server, and only if that has received the entry. It is one of the last layer: others may be sent before they
-    /// are damaged.
+    /// are damaged. Ranks of the prefill server compute different requests, so none reads it after the damage.
     @Test(arguments: ["one", "tp2", "pp2"]) func `reads the keys that it was sent`(layout: String) throws {
-        let notation = "\(layout) chunk-1 page4 fp8_e4m3 cold mixed from cp2 chunk-1 page16"
+        let notation = "\(layout) chunk-1 page4 fp8_e4m3 cold mixed from dp2 chunk-1 page16"
         #expect(try Self.verdict(notation, of: "v3") == .equal)
         // The third request of the first session.
         let damage = DamagedCache.Damage.wrongScale(layer: 2, request: 1 << 32 + 2, position: 4)
