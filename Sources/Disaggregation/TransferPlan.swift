@@ -1,8 +1,8 @@
 package import KVCache
 
 /// A transfer plan tells which process of the prefill server sends an entry to which process of the decode server. It
-/// is a function of the two servers' placements and of the request's data groups, so both servers know it, and an entry
-/// travels without a number.
+/// is a function of the two servers' placements and of the request's data groups, so both servers know it, and no
+/// number is sent with an entry.
 ///
 /// Every process of the decode server that keeps an entry receives it from exactly one process of those that keep it in
 /// the prefill server. Of m such processes, receiver number j receives entry e from number `(e / 64 + j) mod m`:

@@ -17,7 +17,7 @@ package struct LayoutCost: Sendable {
     /// True if each process stores only the keys that its ranks own.
     private let isDivided: Bool
     /// The probability, for each place along the expert axis, that a row chooses one of the experts there. Empty where rows
-    /// do not travel to the experts they chose.
+    /// are not sent to the experts they chose.
     let dispatchProbabilities: [Double]
 
     /// - Parameters:

@@ -20,7 +20,7 @@ package struct EngineRules: Sendable, Equatable {
     /// Tells whether the head is multiplied in F32, whatever its weights are.
     package var multipliesHeadInF32: Bool
 
-    /// Braid: every row has one owner, activations travel in F32.
+    /// The rules of Braid: every row has one owner, and activations are sent in F32.
     package static let braid = EngineRules(
         activationBytes: 4, repeatsSharedWork: false, repeatsDecodeRows: false, repeatsIndexKeys: false,
         sendsTreeLeaves: true, expandsKeys: false, gathersWholeWindows: false, dividesEmbedding: false,

@@ -16,7 +16,7 @@ struct EvenTransfer: Sendable {
 
     init(_ transfer: Transfer, _ cost: LayoutCost, _ rules: EngineRules, dispatch: Double, devicesPerHost: Int) {
         rowsPerOwnRow = Self.rows(transfer, cost, rules, dispatch: dispatch)
-        // Keys travel as the cache keeps them, activations as the engine has them.
+        // Keys are sent as the cache keeps them, activations as the engine has them.
         switch transfer.kind {
         case .sharedMemory: bytesPerRow = Double(transfer.bytesPerRow)
         default: bytesPerRow = Double(transfer.columns) * rules.activationBytes
