@@ -222,6 +222,41 @@ import Testing
         #expect(error?.kind == .tooLarge && error?.problem.contains("entries") == true, "\(String(describing: error))")
     }
 
+    /// A definition of an object of so many properties.
+    private func object(_ count: Int) -> String {
+        let properties = (0..<count).map { #""p\#($0)":{}"# }.joined(separator: ",")
+        return #"{"properties":{\#(properties)},"additionalProperties":false}"#
+    }
+
+    @Test func `an object of many properties is not derived for each of the many parts that refer to it`() {
+        // A hundred objects of 2000 properties have more nodes than a grammar may have states.
+        let references = Array(repeating: ##"{"$ref":"#/$defs/object"}"##, count: 1000).joined(separator: ",")
+        let error = refusal(
+            .jsonSchema(##"{"anyOf":[\##(references)],"$defs":{"object":\##(object(2000))}}"##))
+        #expect(
+            error?.kind == .tooLarge && error?.problem.contains("the schema's objects") == true,
+            "\(String(describing: error))")
+    }
+
+    @Test func `the properties of an object that many parts refer to are read once`() {
+        // If they were read for each pair of options, they would count as 4,950,000 entries.
+        let options = (0..<100).map { ##"{"$ref":"#/$defs/object","const":{"p0":\##($0)}}"## }.joined(separator: ",")
+        let error = refusal(
+            .jsonSchema(##"{"oneOf":[\##(options)],"$defs":{"object":\##(object(500))}}"##))
+        #expect(error == nil, "\(String(describing: error))")
+    }
+
+    @Test func `required properties are not compared without end for each pair of options`() {
+        // Each of 4950 pairs differs in the last of 2001 required properties.
+        let names = (0..<2000).map { #""p\#($0)""# }.joined(separator: ",")
+        let options = (0..<100).map {
+            ##"{"allOf":[{"$ref":"#/$defs/names"},{"properties":{"k":{"const":\##($0)}},"required":["k"]}]}"##
+        }.joined(separator: ",")
+        let error = refusal(
+            .jsonSchema(##"{"oneOf":[\##(options)],"$defs":{"names":{"type":"object","required":[\##(names)]}}}"##))
+        #expect(error?.kind == .tooLarge && error?.problem.contains("entries") == true, "\(String(describing: error))")
+    }
+
     @Test func `many small patterns, and many of the same, are compiled`() throws {
         let formats = (0..<300).map { #""p\#($0)":{"type":"string","format":"date-time"}"# }.joined(separator: ",")
         #expect(refusal(.jsonSchema(#"{"properties":{\#(formats)}}"#)) == nil)

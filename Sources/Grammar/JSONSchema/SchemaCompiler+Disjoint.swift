@@ -89,13 +89,16 @@ extension SchemaCompiler {
     private mutating func areObjectsDisjoint(
         _ left: SchemaConstraints, _ right: SchemaConstraints, _ path: String, depth: Int
     ) throws(GrammarError) -> Bool {
-        for key in Set(left.required + right.required) {
-            let (mine, theirs) = (try left.parts(ofProperty: key), try right.parts(ofProperty: key))
-            let isFalse = (mine + theirs).contains { reader.document.nodes[$0].value.bool == false }
-            if isFalse { return true }
-            let isRequiredInBoth = left.required.contains(key) && right.required.contains(key)
-            guard isRequiredInBoth, !mine.isEmpty, !theirs.isEmpty else { continue }
-            if try areDisjoint(mine, theirs, path, depth: depth + 1) { return true }
+        for (required, compared) in [(left.required, SchemaConstraints.NameList()), (right.required, left.required)] {
+            for key in required.names where !compared.contains(key) {
+                try reader.countListed()
+                let (mine, theirs) = (try left.parts(ofProperty: key), try right.parts(ofProperty: key))
+                let isFalse = (mine + theirs).contains { reader.document.nodes[$0].value.bool == false }
+                if isFalse { return true }
+                let isRequiredInBoth = left.required.contains(key) && right.required.contains(key)
+                guard isRequiredInBoth, !mine.isEmpty, !theirs.isEmpty else { continue }
+                if try areDisjoint(mine, theirs, path, depth: depth + 1) { return true }
+            }
         }
         return left.minProperties > right.maxProperties ?? .max || right.minProperties > left.maxProperties ?? .max
     }

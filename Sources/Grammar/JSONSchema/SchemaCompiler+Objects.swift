@@ -27,6 +27,7 @@ extension SchemaCompiler {
         guard last <= 10_000, last * (properties.count + 1) <= 200_000 else {
             throw GrammarError(.tooLarge, "too many properties with minProperties or maxProperties")
         }
+        try countObjectStates((properties.count + 1) * (last + 1))
         var graph = ExpressionGraph()
         var nodes: [[Int]] = []
         for _ in 0...properties.count { nodes.append((0...last).map { _ in graph.addNode() }) }
@@ -78,13 +79,13 @@ extension SchemaCompiler {
     func namedProperties(
         _ constraints: SchemaConstraints
     ) throws(GrammarError) -> [(key: String, parts: [Int], isRequired: Bool)] {
-        let required = Set(constraints.required.map { Array($0.utf8) })
-        var seen: Set<[UInt8]> = []
+        var seen: Set<JSONKey> = []
         var properties: [(key: String, parts: [Int], isRequired: Bool)] = []
-        for key in constraints.shapes.flatMap(\.keys) + constraints.required
-        where seen.insert(Array(key.utf8)).inserted {
+        for key in constraints.shapes.flatMap(\.keys) + constraints.required.names
+        where seen.insert(JSONKey(key)).inserted {
+            try GrammarWork.check(seen.count, every: 256)
             let parts = try constraints.parts(ofProperty: key)
-            properties.append((key, parts, required.contains(Array(key.utf8))))
+            properties.append((key, parts, constraints.required.contains(key)))
         }
         return properties
     }
@@ -98,6 +99,10 @@ extension SchemaCompiler {
             let parts = constraints.shapes.compactMap(\.additional)
             return [.sequence([json.string, .bytes([0x3A]), json.blanks, try rule(for: parts)])]
         }
+        let excludesOthers = constraints.shapes.compactMap(\.additional).contains {
+            reader.document.nodes[$0].value.bool == false
+        }
+        if patterns.isEmpty, constraints.propertyNames.isEmpty, excludesOthers { return [] }
         var names = try nameAutomaton(constraints)
         if !properties.isEmpty { names = try names.subtracting(CharacterAutomaton(texts: properties.map(\.key))) }
         var automata: [CharacterAutomaton] = []

@@ -12,6 +12,8 @@ struct SchemaCompiler {
     let json: JSONRules
     private var ruleOfParts: [[Int]: Int] = [:]
     private var pending: [(rule: Int, parts: [Int])] = []
+    /// The number of nodes in the graphs of objects, each of which becomes a state.
+    private var objectStates = 0
 
     private static let maxAlternatives = 1024
 
@@ -54,6 +56,20 @@ struct SchemaCompiler {
         ruleOfParts[parts] = rule
         pending.append((rule, parts))
         return .rule(rule)
+    }
+
+    /// Counts nodes of the graph of an object, before it is made.
+    ///
+    /// - Throws: an error once the objects of the schema alone need too many states. Without it, an object of thousands of
+    ///   properties would be derived for each part that refers to it before the grammar is found to be too large.
+    mutating func countObjectStates(_ count: Int) throws(GrammarError) {
+        objectStates += count
+        guard objectStates <= TransitionNetwork.maxStates else {
+            throw GrammarError(
+                .tooLarge,
+                "the schema's objects need more than \(TransitionNetwork.maxStates) states; use fewer properties, or fewer "
+                    + "references to objects with many")
+        }
     }
 
     private func isTrue(_ part: Int) -> Bool {
@@ -146,7 +162,7 @@ struct SchemaCompiler {
             var plain = negated
             (plain.kinds, plain.values) = (Set(SchemaConstraints.Kind.allCases), nil)
             let (kinds, required) = (negated.kinds, plain.required)
-            plain.required = []
+            plain.required = SchemaConstraints.NameList()
             guard plain.isUnconstrained, plain.groups.isEmpty, required.count <= 1 else { throw notSupported(path) }
             if let values = negated.values, required.isEmpty {
                 for value in values.all where kinds.contains(value.kind) && constraints.kinds.contains(value.kind) {

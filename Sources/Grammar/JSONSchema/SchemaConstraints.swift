@@ -21,7 +21,7 @@ struct SchemaConstraints {
     var formats: [TextPattern] = []
 
     var shapes: [ObjectShape] = []
-    var required: [String] = []
+    var required = NameList()
     var minProperties = 0
     var maxProperties: Int?
     var propertyNames: [Int] = []
@@ -36,6 +36,22 @@ struct SchemaConstraints {
     var negated: [Int] = []
     /// Keywords that cannot be enforced for some kinds of values, with the reason.
     var refusals: [(kind: Kind, error: GrammarError)] = []
+
+    /// Holds names in the order in which they were added, each once. Names are compared by their bytes.
+    struct NameList {
+        private(set) var names: [String] = []
+        private var keys: Set<JSONKey> = []
+
+        var isEmpty: Bool { names.isEmpty }
+        var count: Int { names.count }
+        var first: String? { names.first }
+
+        func contains(_ name: String) -> Bool { keys.contains(JSONKey(name)) }
+
+        mutating func insert(_ name: String) {
+            if keys.insert(JSONKey(name)).inserted { names.append(name) }
+        }
+    }
 
     struct Group {
         var path: String

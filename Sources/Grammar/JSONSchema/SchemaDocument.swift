@@ -43,7 +43,9 @@ struct SchemaDocument {
     }
 
     static func path(_ path: String, _ key: String) -> String {
-        path + "/" + key.replacing("~", with: "~0").replacing("/", with: "~1")
+        // Few keys need an escape, and to replace it takes long: it compares characters, not bytes.
+        let isPlain = !key.utf8.contains { $0 == UInt8(ascii: "~") || $0 == UInt8(ascii: "/") }
+        return path + "/" + (isPlain ? key : key.replacing("~", with: "~0").replacing("/", with: "~1"))
     }
 
     private mutating func findAnchors(_ value: JSONValue, _ path: String) {

@@ -116,7 +116,7 @@ extension SchemaReader {
             return false
         }
         let keys = Set(members.map { JSONKey($0.key) })
-        guard constraints.required.allSatisfy({ keys.contains(JSONKey($0)) }) else { return false }
+        guard constraints.required.names.allSatisfy({ keys.contains(JSONKey($0)) }) else { return false }
         for member in members {
             for part in constraints.propertyNames
             where try !validates(.string(member.key), [part], depth: depth + 1) { return false }

@@ -6,8 +6,12 @@ struct SchemaReader {
     var document: SchemaDocument
     /// The number of parts read so far. Its limit bounds the time for schemas whose combinations multiply.
     private var reads = 0
-    /// The number of entries of lists of parts that were read. Many parts may refer to one with a long list.
+    /// The number of entries of lists that were read. Many parts may refer to one with a long list.
     private var listed = 0
+    /// The properties of parts and the names that they require, by the part. They are read once, and their memory is
+    /// shared: many parts may refer to one with thousands of properties.
+    private var shapes: [Int: SchemaConstraints.ObjectShape] = [:]
+    private var required: [Int: SchemaConstraints.NameList] = [:]
 
     /// The patterns and formats by their text or name, each compiled once; an error names the first place of one.
     private var patterns: [JSONKey: TextPattern] = [:]
@@ -40,7 +44,7 @@ struct SchemaReader {
                 continue
             }
             var included: [Int] = []
-            var shape = SchemaConstraints.ObjectShape()
+            var shape: SchemaConstraints.ObjectShape?
             var tuple = SchemaConstraints.ArrayShape()
             for member in members {
                 let path = SchemaDocument.path(node.path, member.key)
@@ -48,20 +52,9 @@ struct SchemaReader {
                 case "$ref":
                     included.append(try document.resolve(try string(member.value, path), at: path))
                 case "allOf": included += try subschemas(member.value, path)
-                case "properties":
-                    for property in try object(member.value, path) {
-                        try countListed()
-                        let place = SchemaDocument.path(path, property.key)
-                        shape.add(property.key, try document.number(property.value, place))
-                    }
-                case "patternProperties":
-                    for property in try object(member.value, path) {
-                        try countListed()
-                        let place = SchemaDocument.path(path, property.key)
-                        shape.patterns.append(
-                            (pattern(property.key, place), try document.number(property.value, place)))
-                    }
-                case "additionalProperties": shape.additional = try document.number(member.value, path)
+                case "properties", "patternProperties", "additionalProperties":
+                    if shape == nil { shape = try self.shape(of: part) }
+                case "required": try require(try required(of: part, member.value, path), in: &constraints)
                 case "prefixItems": tuple.prefix = try subschemas(member.value, path)
                 case "items":
                     // Up to draft 7 a list meant what is `prefixItems` now.
@@ -75,7 +68,7 @@ struct SchemaReader {
                 default: try read(member, of: node, path, into: &constraints)
                 }
             }
-            if !shape.keys.isEmpty || !shape.patterns.isEmpty || shape.additional != nil {
+            if let shape, !shape.keys.isEmpty || !shape.patterns.isEmpty || shape.additional != nil {
                 constraints.shapes.append(shape)
             }
             if !tuple.prefix.isEmpty || tuple.items != nil { constraints.tuples.append(tuple) }
@@ -114,13 +107,6 @@ struct SchemaReader {
         case "format":
             let name = try string(value, path)
             if !StringFormats.annotations.contains(name) { constraints.formats.append(format(name, path)) }
-        case "required":
-            for (index, key) in try array(value, path).enumerated() {
-                let key = try string(key, "\(path)/\(index)")
-                if !constraints.required.contains(where: { $0.utf8.elementsEqual(key.utf8) }) {
-                    constraints.required.append(key)
-                }
-            }
         case "propertyNames": constraints.propertyNames.append(try document.number(value, path))
         case "anyOf", "oneOf":
             constraints.groups.append(
@@ -133,11 +119,73 @@ struct SchemaReader {
         }
     }
 
+    /// Returns what a part says of the properties of objects.
+    private mutating func shape(of part: Int) throws(GrammarError) -> SchemaConstraints.ObjectShape {
+        if let known = shapes[part] { return known }
+        let node = document.nodes[part]
+        var shape = SchemaConstraints.ObjectShape()
+        for member in node.value.object ?? [] {
+            let path = SchemaDocument.path(node.path, member.key)
+            switch member.key {
+            case "properties":
+                for property in try object(member.value, path) {
+                    try countListed()
+                    let place = SchemaDocument.path(path, property.key)
+                    shape.add(property.key, try document.number(property.value, place))
+                }
+            case "patternProperties":
+                for property in try object(member.value, path) {
+                    try countListed()
+                    let place = SchemaDocument.path(path, property.key)
+                    shape.patterns.append((pattern(property.key, place), try document.number(property.value, place)))
+                }
+            case "additionalProperties": shape.additional = try document.number(member.value, path)
+            default: break
+            }
+        }
+        shapes[part] = shape
+        return shape
+    }
+
+    /// Returns the names that a part requires.
+    ///
+    /// - Parameters:
+    ///   - value: the value of the part's `required`.
+    ///   - path: the path of that value.
+    private mutating func required(
+        of part: Int, _ value: JSONValue, _ path: String
+    ) throws(GrammarError) -> SchemaConstraints.NameList {
+        if let known = required[part] { return known }
+        var names = SchemaConstraints.NameList()
+        for (index, name) in try array(value, path).enumerated() {
+            try countListed()
+            guard let name = name.string else { throw invalid("\(path)/\(index)", "must be a string") }
+            names.insert(name)
+        }
+        required[part] = names
+        return names
+    }
+
+    /// Adds the names that a part requires to those that others require.
+    private mutating func require(
+        _ names: SchemaConstraints.NameList, in constraints: inout SchemaConstraints
+    ) throws(GrammarError) {
+        guard !constraints.required.isEmpty else {
+            constraints.required = names
+            return
+        }
+        for name in names.names {
+            try countListed()
+            constraints.required.insert(name)
+        }
+    }
+
     /// Reads a dependency, which is satisfied if the property is missing or if what depends on it is present.
     private mutating func readDependencies(
         _ value: JSONValue, _ path: String, into constraints: inout SchemaConstraints
     ) throws(GrammarError) {
         for member in try object(value, path) {
+            try countListed()
             let place = SchemaDocument.path(path, member.key)
             let absent = JSONValue.object([
                 JSONMember("properties", .object([JSONMember(member.key, .bool(false))]))
@@ -235,7 +283,8 @@ struct SchemaReader {
         return numbers
     }
 
-    private mutating func countListed() throws(GrammarError) {
+    /// Counts an entry of a list that is read, or a required property that is compared.
+    mutating func countListed() throws(GrammarError) {
         listed += 1
         guard listed <= Self.maxListed else {
             throw GrammarError(

@@ -251,12 +251,16 @@ extension SchemaCompiler {
         guard constraints.minProperties <= 1, constraints.maxProperties == nil else {
             throw GrammarError(.unsupported, at: "#", "minProperties and maxProperties are not supported for arguments")
         }
+        try countObjectStates(2 * (properties.count + 1))
+        // A tool may have thousands of parameters.
+        let values = Dictionary(
+            (schema["properties"]?.object ?? []).lazy.map { (JSONKey($0.key), $0.value) }, uniquingKeysWith: { $1 })
         var graph = ExpressionGraph()
         // Nodes distinguish whether a parameter precedes: then a line break separates.
         var (none, some) = (ExpressionGraph.start, graph.addNode())
         for (key, parts, isRequired) in properties {
             try calls.checkName(key)
-            let kinds = schema["properties"]?[key].flatMap { ToolParameterTypes.kinds($0, in: schema) }
+            let kinds = values[JSONKey(key)].flatMap { ToolParameterTypes.kinds($0, in: schema) }
             let parameter = try parameter(key, parts, kinds, calls)
             let (laterNone, laterSome) = (graph.addNode(), graph.addNode())
             graph.add(parameter, from: none, to: laterSome)
