@@ -1,3 +1,9 @@
+#if canImport(Glibc)
+    import Glibc
+#else
+    import Darwin
+#endif
+
 /// A key of an object. It equals only the same bytes, whereas `String` also equals canonical equivalents.
 package struct JSONKey: Hashable, Sendable {
     package let text: String
@@ -5,7 +11,16 @@ package struct JSONKey: Hashable, Sendable {
     package init(_ text: String) { self.text = text }
 
     package static func == (left: JSONKey, right: JSONKey) -> Bool {
-        left.text.utf8.count == right.text.utf8.count && left.text.utf8.elementsEqual(right.text.utf8)
+        var (left, right) = (left.text, right.text)
+        // A dictionary compares keys whose places collide, so long keys that begin alike must be compared fast: byte by
+        // byte, that takes longer than everything else that is done with them.
+        return left.withUTF8 { left in
+            right.withUTF8 { right in
+                guard left.count == right.count else { return false }
+                guard let first = left.baseAddress, let second = right.baseAddress else { return true }
+                return unsafe memcmp(first, second, left.count) == 0
+            }
+        }
     }
 
     package func hash(into hasher: inout Hasher) {
@@ -28,7 +43,7 @@ struct JSONMemberList {
     /// Returns the index of an equal key, if there is one.
     mutating func place(of key: String) -> Int? {
         guard members.count > Self.searched else {
-            return members.firstIndex { $0.key.utf8.elementsEqual(key.utf8) }
+            return members.firstIndex { JSONKey($0.key) == JSONKey(key) }
         }
         if places.isEmpty {
             for (place, member) in members.enumerated() { places[JSONKey(member.key)] = place }

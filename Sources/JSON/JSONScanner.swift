@@ -183,13 +183,23 @@ extension JSONScanner {
     private mutating func fourHexDigits() throws(JSONError) -> UInt32 {
         var value: UInt32 = 0
         for _ in 0..<4 {
-            guard position < bytes.count, let digit = Character(Unicode.Scalar(bytes[position])).hexDigitValue,
-                bytes[position] < 0x80
-            else { throw failure("\\u needs four hexadecimal digits") }
-            value = value << 4 | UInt32(digit)
+            guard position < bytes.count, let digit = hexDigit(bytes[position]) else {
+                throw failure("\\u needs four hexadecimal digits")
+            }
+            value = value << 4 | digit
             position += 1
         }
         return value
+    }
+}
+
+/// Returns the value of a hexadecimal digit; `nil` for any other byte.
+private func hexDigit(_ byte: UInt8) -> UInt32? {
+    switch byte {
+    case UInt8(ascii: "0")...UInt8(ascii: "9"): UInt32(byte - UInt8(ascii: "0"))
+    case UInt8(ascii: "a")...UInt8(ascii: "f"): UInt32(byte - UInt8(ascii: "a")) + 10
+    case UInt8(ascii: "A")...UInt8(ascii: "F"): UInt32(byte - UInt8(ascii: "A")) + 10
+    default: nil
     }
 }
 
