@@ -42,10 +42,11 @@ package func buildApplication(
     }
     let table = ConnectionTable(
         most: configuration.maxConnections, perAddress: configuration.maxConnectionsPerAddress)
-    let maxBodyBytes = configuration.maxBodyBytes
+    let (maxBodyBytes, maxHeaderBytes) = (configuration.maxBodyBytes, configuration.maxHeaderBytes)
     let channel = HTTP1Channel.Configuration(
         additionalChannelHandlers: [
-            ProtocolHandler.Installer(table), HangUpHandler(), ContinueHandler(maxBodyBytes: maxBodyBytes),
+            ProtocolHandler.Installer(table, maxFramingBytes: maxHeaderBytes), HangUpHandler(),
+            ContinueHandler(maxBodyBytes: maxBodyBytes),
         ],
         idleTimeout: .seconds(1) * Int64(max(1, (configuration.idleTimeout / .seconds(1)).rounded())),
         httpDecoderConfiguration: .init(

@@ -153,6 +153,44 @@ import Testing
         #expect(server.engine.received.isEmpty)
     }
 
+    private static let chunkedRequest =
+        "POST /generate HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    @Test(arguments: [
+        ("5;a=", "x", 400), ("1;", "a;", 400), ("1\r\n{\r\n1;a=\"", "x", 400),
+        ("1\r\n{\r\n0\r\nA: ", "x", 431), ("1\r\n{\r\n0\r\n", "A: b\r\n", 431),
+    ])
+    func `extensions and trailers of a chunked body are refused when they are longer than a header may be`(
+        start: String, repeated: String, status: Int
+    ) async throws {
+        let server = ToyServer("x")
+        try await Self.live(server) { port in
+            try await RawConnection.open(port: port) { connection in
+                try await connection.send(Self.chunkedRequest + start)
+                // More than one read may bring with the header, and no end: without a bound the server would wait for it.
+                let rest = String(repeating: repeated, count: 256 << 10)
+                for _ in 0..<8 { try await connection.send(rest) }
+                let text = await connection.receive()
+                #expect(text.hasPrefix("HTTP/1.1 \(status) ") && text.contains("invalid_http"), "\(text)")
+                #expect(text.components(separatedBy: "HTTP/1.1 ").count == 2, "one answer: \(text)")
+            }
+        }
+        #expect(server.engine.received.isEmpty)
+    }
+
+    @Test func `a body in chunks of one byte is read, and so are short extensions`() async throws {
+        let body = #"{"text":"a"}"# + String(repeating: " ", count: 20_000)
+        let chunks = body.map { "1\r\n\($0)\r\n" }.joined()
+        let server = ToyServer("abc")
+        try await Self.live(server) { port in
+            try await RawConnection.open(port: port) { connection in
+                try await connection.send(Self.chunkedRequest + "1;name=value;other\r\n \r\n")
+                try await connection.send(chunks + "0\r\nA: b\r\n\r\n")
+                #expect(await connection.receive(until: "}}").contains(#""text": "abc""#))
+            }
+        }
+    }
+
     @Test(arguments: [
         ("http://localhost/health", "localhost", 200), ("HTTP://localhost:80/health?x=/y", "evil.example", 200),
         ("http://127.0.0.1/health", "", 200), ("https://localhost/health", "localhost", 200),

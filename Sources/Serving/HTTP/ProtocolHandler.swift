@@ -24,8 +24,13 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
         typealias InboundIn = NIOAny
 
         private let table: ConnectionTable
+        private let maxFramingBytes: Int
 
-        init(_ table: ConnectionTable) { self.table = table }
+        /// - Parameter maxFramingBytes: the bytes that a chunked body may have beside its data and the sizes of its chunks.
+        init(_ table: ConnectionTable, maxFramingBytes: Int) {
+            self.table = table
+            self.maxFramingBytes = maxFramingBytes
+        }
 
         func handlerAdded(context: ChannelHandlerContext) {
             let pipeline = context.pipeline.syncOperations
@@ -33,7 +38,8 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
                 let codec = try pipeline.handler(type: HTTP1ToHTTPServerCodec.self)
                 let arriving = ArrivingBytes(discardsAtMost: ProtocolHandler.lingerBytes)
                 try pipeline.addHandler(arriving, position: .first)
-                try pipeline.addHandler(ProtocolHandler(table, arriving), position: .before(codec))
+                let handler = ProtocolHandler(table, arriving, maxFramingBytes: maxFramingBytes)
+                try pipeline.addHandler(handler, position: .before(codec))
             } catch {
                 context.fireErrorCaught(error)
             }
@@ -48,6 +54,23 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
         /// The number of bytes of the body that have not arrived; `nil` if the header does not give the length.
         var bytesLeft: Int?
         var hasBegunAnswer = false
+    }
+
+    /// The bytes of a chunked body that is arriving. The decoder bounds trailers, as fields of the header, but not the
+    /// extensions of chunks, which it drops.
+    private struct Framing {
+        /// The number of bytes that had arrived on the connection with the read that brought the header. What else that
+        /// read brought is not counted.
+        let start: Int
+        /// The bytes of data, and the number of parts in which they were decoded, at least one for a chunk.
+        var dataBytes = 0
+        var parts = 0
+
+        /// A chunk's size has at most eight digits, since bodies are shorter than 4 GiB, and four bytes end its lines.
+        private static let maxBytesOfChunk = 12
+
+        /// Returns the bytes that are neither data nor needed to divide it.
+        func excess(of arrived: Int) -> Int { arrived - start - dataBytes - Self.maxBytesOfChunk * parts }
     }
 
     /// The answer to a request that is not valid HTTP.
@@ -70,6 +93,9 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
 
     private let table: ConnectionTable
     private let arriving: ArrivingBytes
+    private let maxFramingBytes: Int
+    /// `nil` while no chunked body is arriving.
+    private var framing: Framing?
     private var exchanges: [Exchange] = []
     /// The answer that follows those to `exchanges`.
     private var refusal: Refusal?
@@ -87,9 +113,10 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
     private var written: EventLoopFuture<Void>?
     private var timer: Scheduled<Void>?
 
-    init(_ table: ConnectionTable, _ arriving: ArrivingBytes) {
+    init(_ table: ConnectionTable, _ arriving: ArrivingBytes, maxFramingBytes: Int) {
         self.table = table
         self.arriving = arriving
+        self.maxFramingBytes = maxFramingBytes
     }
 
     func handlerAdded(context: ChannelHandlerContext) {
@@ -123,9 +150,14 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
                     isHTTP10: head.version == .http1_0, isHead: head.method == .HEAD, closes: closes,
                     bytesLeft: isChunked ? nil : head.headers["content-length"].first.flatMap(Int.init) ?? 0))
             isWhole = false
+            framing = isChunked ? Framing(start: arriving.count) : nil
             table.set(.receiving, of: context.channel)
             context.fireChannelRead(wrapInboundOut(.head(head)))
         case .body(let bytes):
+            if let start = framing?.start, arriving.count > start {
+                framing?.dataBytes += bytes.readableBytes
+                framing?.parts += 1
+            }
             if exchanges.isEmpty {
                 drained += bytes.readableBytes
                 if drained > Self.drainBytes { finish(context) }
@@ -135,6 +167,7 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
             }
         case .end:
             isWhole = true
+            framing = nil
             arriving.forgetStart()
             timer?.cancel()
             timer = nil
@@ -144,6 +177,12 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
     }
 
     func channelReadComplete(context: ChannelHandlerContext) {
+        if let framing, framing.excess(of: arriving.count) > maxFramingBytes {
+            refuseInvalid(
+                .badRequest,
+                "the chunks of the body have more than \(maxFramingBytes) bytes beside their data; send no extensions",
+                context)
+        }
         context.fireChannelReadComplete()
         // The layers above do not request reads of data that is discarded.
         if isEnding || !isWhole && exchanges.isEmpty { context.read() }
@@ -151,19 +190,22 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         guard let error = error as? HTTPParserError else { return context.fireErrorCaught(error) }
+        if error == .headerOverflow {
+            refuseInvalid(.requestHeaderFieldsTooLarge, "the request's header fields are too large", context)
+        } else {
+            refuseInvalid(.badRequest, "the request is no HTTP/1.1: \(error)", context)
+        }
+    }
+
+    /// Refuses what is arriving, unless it has an answer or needs none.
+    private func refuseInvalid(_ status: HTTPResponseStatus, _ message: String, _ context: ChannelHandlerContext) {
         guard !isEnding else { return }
         if isWhole ? exchanges.last?.closes == true : exchanges.last?.hasBegunAnswer != false {
             // What follows the last request of a connection is not looked at, and a request has one answer.
             if exchanges.isEmpty { finish(context) } else { stopReading() }
             return
         }
-        let isHead = isWhole && arriving.isHead
-        if error == .headerOverflow {
-            refuse(
-                .requestHeaderFieldsTooLarge, "the request's header fields are too large", isHead: isHead, context)
-        } else {
-            refuse(.badRequest, "the request is no HTTP/1.1: \(error)", isHead: isHead, context)
-        }
+        refuse(status, message, isHead: isWhole && arriving.isHead, context)
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
