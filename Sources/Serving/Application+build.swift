@@ -42,11 +42,11 @@ package func buildApplication(
     }
     let table = ConnectionTable(
         most: configuration.maxConnections, perAddress: configuration.maxConnectionsPerAddress)
-    let (maxBodyBytes, maxHeaderBytes) = (configuration.maxBodyBytes, configuration.maxHeaderBytes)
+    let maxHeaderBytes = configuration.maxHeaderBytes
     let channel = HTTP1Channel.Configuration(
         additionalChannelHandlers: [
             ProtocolHandler.Installer(table, maxFramingBytes: maxHeaderBytes), HangUpHandler(),
-            ContinueHandler(maxBodyBytes: maxBodyBytes),
+            ContinueHandler(),
         ],
         idleTimeout: .seconds(1) * Int64(max(1, (configuration.idleTimeout / .seconds(1)).rounded())),
         httpDecoderConfiguration: .init(

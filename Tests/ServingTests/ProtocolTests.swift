@@ -250,6 +250,35 @@ import Testing
         #expect(text.hasPrefix("HTTP/1.1 413"), "\(text)")
     }
 
+    @Test(arguments: [
+        ("POST /generate", "Content-Length: 14", 401), ("POST /generate", "Transfer-Encoding: chunked", 401),
+        ("POST /nope", "Authorization: Bearer key\r\nContent-Length: 14", 404),
+        ("POST /health", "Authorization: Bearer key\r\nContent-Length: 14", 405),
+        ("POST /generate", "Authorization: Bearer key\r\nContent-Length: 99999999999", 413),
+        ("POST /generate", "Authorization: Bearer key\r\nContent-Type: text/plain\r\nContent-Length: 14", 415),
+    ])
+    func `a request that is refused by its header gets its answer in place of status 100, and the connection ends`(
+        line: String, fields: String, status: Int
+    ) async throws {
+        var server = ToyServer("x")
+        server.configuration.apiKeys = ["key"]
+        // The client sends no body: an answer that waits for it would not come, nor would the end of the connection.
+        let text = try await Self.answer(
+            server, "\(line) HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\(fields)\r\n\r\n")
+        #expect(text.hasPrefix("HTTP/1.1 \(status) ") && text.hasSuffix("}"), "\(text)")
+        #expect(text.lowercased().contains("connection: close"), "\(text)")
+        #expect(text.components(separatedBy: "HTTP/1.1 ").count == 2, "one answer: \(text)")
+    }
+
+    @Test func `a client that has sent its body gets no status 100`() async throws {
+        let body = #"{"text":"a"}"#
+        let text = try await Self.answer(
+            ToyServer("abc"),
+            "POST /generate HTTP/1.1\r\nHost: localhost\r\nExpect: 100-Continue\r\nConnection: close\r\n"
+                + "Content-Length: \(body.utf8.count)\r\n\r\n\(body)")
+        #expect(text.hasPrefix("HTTP/1.1 200 OK\r\n") && text.contains(#""text": "abc""#), "\(text)")
+    }
+
     @Test func `idle connections are closed for new ones`() async throws {
         var server = ToyServer("x")
         server.configuration.maxConnections = 8

@@ -35,7 +35,7 @@ struct Forwarder: Sendable {
     /// Handles a request with a body.
     func post(_ request: Request, _ context: ServingContext) async throws -> Response {
         let arrival = ContinuousClock.now
-        let body = try await reader.collect(request)
+        let body = try await reader.collect(request, on: context.connection)
         let text = try await routedText(of: body, context.connection)
         try body.share.resize(to: body.bytes.readableBytes)
         return try await forward(request, body.bytes, text, body.share, since: arrival, context.connection)

@@ -122,7 +122,7 @@ struct RouterRoutes: Sendable {
     /// checks is not asked, and one whose breaker is open is not waited for longer than for a check; both are named.
     private func broadcast(_ request: Request, _ context: ServingContext) async throws -> Response {
         try checkDraining()
-        let body = try await reader.collect(request)
+        let body = try await reader.collect(request, on: context.connection)
         let query = request.uri.query.map { "?\($0)" } ?? ""
         // Read once, since a worker may change while others are asked.
         let workers = fleet.workers.map { (worker: $0, health: $0.health) }
@@ -251,7 +251,7 @@ struct RouterRoutes: Sendable {
     private func namedWorker(
         _ request: Request, _ context: ServingContext
     ) async throws -> (ServerAddress, RoutedWorker.Role) {
-        let body = try await reader.collect(request)
+        let body = try await reader.collect(request, on: context.connection)
         return try await reader.parse(body, on: context.connection) { json in
             guard let url = json["url"]?.string else {
                 throw RequestError.invalid("url", "url is missing; write {\"url\": \"http://127.0.0.1:30001\"}")

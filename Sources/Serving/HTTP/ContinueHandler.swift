@@ -2,7 +2,8 @@ import HTTPTypes
 import NIOCore
 import NIOHTTPTypes
 
-/// Sends status 100 to a client that waits for it before it sends its body (`Expect: 100-continue`).
+/// Sends status 100 to a client that waits for it before it sends its body (`Expect: 100-continue`), once its body is to be
+/// read. A request that is refused by its header gets its answer instead (RFC 9110, section 10.1.1).
 ///
 /// Command-line clients do so for bodies of a megabyte and more; without status 100 they wait for a second.
 final class ContinueHandler: ChannelDuplexHandler, RemovableChannelHandler {
@@ -11,26 +12,41 @@ final class ContinueHandler: ChannelDuplexHandler, RemovableChannelHandler {
     typealias OutboundIn = HTTPResponsePart
     typealias OutboundOut = HTTPResponsePart
 
-    /// The maximum size of a body; larger bodies will be refused, so their clients get no status 100.
-    private let maxBodyBytes: Int
+    /// The event of the layers above by which they say that they begin to read the body of the oldest request without a
+    /// response.
+    struct BodyIsRead: Sendable {}
+
     /// The number of requests read whose response is not written. Status 100 must not interrupt an earlier response.
     private var unanswered = 0
-
-    init(maxBodyBytes: Int) { self.maxBodyBytes = maxBodyBytes }
+    /// True if the client of the newest request waits before it sends the body.
+    private var isAwaited = false
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         if case .head(let head) = unwrapInboundIn(data) {
-            let length = head.headerFields[.contentLength].flatMap { Int($0) } ?? 0
-            if unanswered == 0, length <= maxBodyBytes, head.headerFields[.expect]?.lowercased() == "100-continue" {
-                context.writeAndFlush(wrapOutboundOut(.head(HTTPResponse(status: .continue))), promise: nil)
-            }
+            isAwaited = head.expectsContinue
             unanswered += 1
+        } else {
+            isAwaited = false
         }
         context.fireChannelRead(data)
+    }
+
+    func triggerUserOutboundEvent(context: ChannelHandlerContext, event: Any, promise: EventLoopPromise<Void>?) {
+        guard event is BodyIsRead else { return context.triggerUserOutboundEvent(event, promise: promise) }
+        if isAwaited, unanswered == 1 {
+            isAwaited = false
+            context.writeAndFlush(wrapOutboundOut(.head(HTTPResponse(status: .continue))), promise: nil)
+        }
+        promise?.succeed()
     }
 
     func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
         if case .end = unwrapOutboundIn(data) { unanswered -= 1 }
         context.write(data, promise: promise)
     }
+}
+
+extension HTTPRequest {
+    /// True if the client waits for status 100 before it sends the body.
+    var expectsContinue: Bool { headerFields[.expect]?.lowercased() == "100-continue" }
 }

@@ -53,6 +53,8 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
         var closes: Bool
         /// The number of bytes of the body that have not arrived; `nil` if the header does not give the length.
         var bytesLeft: Int?
+        /// True if the client waits for status 100, and has not got it, before it sends the body.
+        var isAwaitingContinue: Bool
         var hasBegunAnswer = false
     }
 
@@ -148,7 +150,8 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
             exchanges.append(
                 Exchange(
                     isHTTP10: head.version == .http1_0, isHead: head.method == .HEAD, closes: closes,
-                    bytesLeft: isChunked ? nil : head.headers["content-length"].first.flatMap(Int.init) ?? 0))
+                    bytesLeft: isChunked ? nil : head.headers["content-length"].first.flatMap(Int.init) ?? 0,
+                    isAwaitingContinue: head.headers["expect"].contains { $0.lowercased() == "100-continue" }))
             isWhole = false
             framing = isChunked ? Framing(start: arriving.count) : nil
             table.set(.receiving, of: context.channel)
@@ -163,6 +166,7 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
                 if drained > Self.drainBytes { finish(context) }
             } else {
                 exchanges[exchanges.count - 1].bytesLeft? -= bytes.readableBytes
+                exchanges[exchanges.count - 1].isAwaitingContinue = false
                 context.fireChannelRead(data)
             }
         case .end:
@@ -225,13 +229,17 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
             return
         }
         switch unwrapOutboundIn(data) {
-        case .head(let head) where head.status.code < 200: context.write(data, promise: promise)
+        case .head(let head) where head.status.code < 200:
+            exchanges[0].isAwaitingContinue = false
+            context.write(data, promise: promise)
         case .head(var head):
             exchanges[0].hasBegunAnswer = true
             if exchanges[0].isHTTP10 { head.version = .http1_0 }
             let left = exchanges.count == 1 && !isWhole ? exchanges[0].bytesLeft ?? 0 : 0
             let isLast = isEnding && refusal == nil && exchanges.count == 1
-            if head.headers["connection"].contains("close") || left > Self.drainBytes || isLast {
+            // A client that waited for status 100 may send the body or not, so that what follows cannot be told from it.
+            let isAmbiguous = exchanges.count == 1 && !isWhole && exchanges[0].isAwaitingContinue
+            if head.headers["connection"].contains("close") || left > Self.drainBytes || isLast || isAmbiguous {
                 exchanges[0].closes = true
             }
             if exchanges[0].closes { head.headers.replaceOrAdd(name: "connection", value: "close") }

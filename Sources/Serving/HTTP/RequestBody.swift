@@ -34,7 +34,7 @@ package struct BodyReader: Sendable {
         _ request: Request, on connection: ClientConnection,
         _ make: @escaping @Sendable (RequestFields, MemoryBudget.Share) throws -> Asked
     ) async throws -> Asked {
-        let body = try await collect(request)
+        let body = try await collect(request, on: connection)
         return try await parse(body, on: connection) { value throws in try make(RequestFields(value), body.share) }
     }
 
@@ -46,8 +46,9 @@ package struct BodyReader: Sendable {
         package let share: MemoryBudget.Share
     }
 
-    /// Collects a whole body, and reserves memory for its values.
-    package func collect(_ request: Request) async throws -> Collected {
+    /// Collects a whole body, and reserves memory for its values. A client that waits to send it is asked for it once
+    /// nothing in the header speaks against it.
+    package func collect(_ request: Request, on connection: ClientConnection) async throws -> Collected {
         try Self.checkContentType(request)
         let isPacked = try Self.isPacked(request)
         let share = try memory.share(of: 0)
@@ -56,6 +57,7 @@ package struct BodyReader: Sendable {
             guard length <= maxBytes else { throw Self.tooLarge(" of \(length) bytes", maxBytes) }
             try share.resize(to: Self.estimate(length))
         }
+        connection.askForBody(of: request)
         let bytes = try await collect(request.body, share)
         // A client that has hung up has sent less than its header announced.
         if let length, bytes.readableBytes < length { throw RequestError.clientGone }

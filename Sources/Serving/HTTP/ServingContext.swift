@@ -40,6 +40,13 @@ package struct ClientConnection: Sendable {
     /// read without bounds.
     package func takeWrites() async throws { try await channel.eventLoop.submit {}.get() }
 
+    /// Tells a client that waits for it that the body of its request is now read.
+    func askForBody(of request: Request) {
+        if request.head.expectsContinue {
+            channel.triggerUserOutboundEvent(ContinueHandler.BodyIsRead(), promise: nil)
+        }
+    }
+
     /// Closes the connection, so that a write that waits for its reader fails.
     package func close() {
         channel.close(promise: nil)
