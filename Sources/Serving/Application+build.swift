@@ -42,11 +42,11 @@ package func buildApplication(
     }
     let table = ConnectionTable(
         most: configuration.maxConnections, perAddress: configuration.maxConnectionsPerAddress)
-    let maxHeaderBytes = configuration.maxHeaderBytes
+    let (maxHeaderBytes, writeTimeout) = (configuration.maxHeaderBytes, configuration.writeTimeout)
     let channel = HTTP1Channel.Configuration(
         additionalChannelHandlers: [
-            ProtocolHandler.Installer(table, maxFramingBytes: maxHeaderBytes), HangUpHandler(),
-            ContinueHandler(),
+            ProtocolHandler.Installer(table, maxFramingBytes: maxHeaderBytes, writeTimeout: writeTimeout),
+            HangUpHandler(), ContinueHandler(),
         ],
         idleTimeout: .seconds(1) * Int64(max(1, (configuration.idleTimeout / .seconds(1)).rounded())),
         httpDecoderConfiguration: .init(

@@ -27,7 +27,7 @@ struct GenerateRoutes: Sendable {
             withExtendedLifetime(share) {}
             return .json(written: body)
         }
-        return .events(on: connection, configuration) { events in
+        return .events { events in
             var answers = answers
             try await connection.forEach(of: generations, count: answers.count) { index, event in
                 if case .waiting = event { return try await events.sendComment() }

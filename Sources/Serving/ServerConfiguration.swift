@@ -46,7 +46,7 @@ package struct ServerConfiguration: Sendable, Equatable {
     package var bodyTimeout: Duration = .seconds(60)
     /// The time after which a connection is closed if no request on it is being answered, even if a header is arriving.
     package var idleTimeout: Duration = .seconds(75)
-    /// The time after which a client is disconnected that reads nothing of its stream.
+    /// The time after which a client is disconnected that reads nothing of its answers.
     package var writeTimeout: Duration = .seconds(120)
     /// The time that the engine has to generate the token of `/health_generate`.
     package var healthTimeout: Duration = .seconds(20)

@@ -172,6 +172,29 @@ import Testing
         }
     }
 
+    @Test func `a client that does not read whole answers is disconnected`() async throws {
+        // The ids of each text take 6 MiB, so that several answers are more than the buffers of a connection hold.
+        let body = #"{"prompt":"\#(String(repeating: "word ", count: 1 << 18))"}"#
+        var server = ToyServer("x")
+        server.configuration.writeTimeout = .milliseconds(200)
+        try await Self.live(server) { port in
+            try await RawConnection.open(port: port, isDeaf: true) { connection in
+                // A connection that the server has closed takes no more requests.
+                func isClosed(to request: String) async -> Bool {
+                    do { try await connection.post("/tokenize", request) } catch { return true }
+                    return false
+                }
+                var isDisconnected = false
+                for _ in 0..<4 where !isDisconnected { isDisconnected = await isClosed(to: body) }
+                for _ in 0..<2000 where !isDisconnected {
+                    try await Task.sleep(for: .milliseconds(50))
+                    isDisconnected = await isClosed(to: "{}")
+                }
+                #expect(isDisconnected)
+            }
+        }
+    }
+
     // MARK: - Shutting down
 
     /// Runs a server as the command does, with stops instead of signals.

@@ -215,18 +215,11 @@ struct Forwarder: Sendable {
                 code: Int(answer.head.status.code), reasonPhrase: answer.head.status.reasonPhrase),
             headers: ForwardedHeaders.answer(answer.head.headers),
             body: ResponseBody { writer in
-                let stall = WriteStall()
-                let watch = Task {
-                    await stall.watch(limit: configuration.server.writeTimeout) { asked.connection.close() }
-                }
-                defer { watch.cancel() }
                 var passage = Passage(answer: answer, search: search, comments: answer.isStream ? EventComments() : nil)
                 do {
                     while let bytes = try await nextBytes(of: &passage, to: asked) {
-                        stall.begin()
                         try await writer.write(bytes)
                         try await asked.connection.takeWrites()
-                        stall.end()
                     }
                 } catch {
                     if passage.answer.fail(error, clientIsGone: asked.hangUp.hasHappened) {

@@ -34,7 +34,7 @@ extension ChatStart {
             withExtendedLifetime(share) {}
             return .json(written: answer.whole)
         }
-        return .events(on: connection, configuration) { events in
+        return .events { events in
             var answer = answer
             for part in answer.begin() { try await events.send(written: part.data, named: part.name) }
             do {

@@ -19,17 +19,21 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
     typealias OutboundIn = HTTPServerResponsePart
     typealias OutboundOut = HTTPServerResponsePart
 
-    /// Inserts a `ProtocolHandler` into the pipeline right after the decoder of HTTP.
+    /// Inserts a `ProtocolHandler` into the pipeline right after the decoder of HTTP, and what sees bytes before it.
     final class Installer: ChannelInboundHandler, RemovableChannelHandler {
         typealias InboundIn = NIOAny
 
         private let table: ConnectionTable
         private let maxFramingBytes: Int
+        private let writeTimeout: Duration
 
-        /// - Parameter maxFramingBytes: the bytes that a chunked body may have beside its data and the sizes of its chunks.
-        init(_ table: ConnectionTable, maxFramingBytes: Int) {
+        /// - Parameters:
+        ///   - maxFramingBytes: the bytes that a chunked body may have beside its data and the sizes of its chunks.
+        ///   - writeTimeout: the time after which a client is disconnected that reads nothing of its answers.
+        init(_ table: ConnectionTable, maxFramingBytes: Int, writeTimeout: Duration) {
             self.table = table
             self.maxFramingBytes = maxFramingBytes
+            self.writeTimeout = writeTimeout
         }
 
         func handlerAdded(context: ChannelHandlerContext) {
@@ -37,7 +41,7 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
             do {
                 let codec = try pipeline.handler(type: HTTP1ToHTTPServerCodec.self)
                 let arriving = ArrivingBytes(discardsAtMost: ProtocolHandler.lingerBytes)
-                try pipeline.addHandler(arriving, position: .first)
+                try pipeline.addHandlers([WriteTimeout(writeTimeout), arriving], position: .first)
                 let handler = ProtocolHandler(table, arriving, maxFramingBytes: maxFramingBytes)
                 try pipeline.addHandler(handler, position: .before(codec))
             } catch {

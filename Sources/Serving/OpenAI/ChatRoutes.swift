@@ -22,7 +22,7 @@ struct ChatRoutes: Sendable {
             withExtendedLifetime(started.share) {}
             return .json(written: body)
         }
-        return .events(on: connection, configuration) { events in
+        return .events { events in
             var stream = stream
             for event in stream.opening { try await events.send(written: event) }
             try await connection.forEach(of: generations, count: stream.count) { index, event in

@@ -31,7 +31,7 @@ struct CompletionRoutes: Sendable {
             withExtendedLifetime(asked.share) {}
             return .json(written: body)
         }
-        return .events(on: connection, configuration) { events in
+        return .events { events in
             var (choices, usage) = (choices, UsageTotals(choicesPerPrompt: perPrompt))
             var running = RunningUsage(completion.requests)
             try await connection.forEach(of: generations, count: count) { index, event in
