@@ -4,7 +4,8 @@ import Logging
 import Synchronization
 
 /// The log of the program: lines on standard error, as text or as JSON objects. Until `start` it writes text of every
-/// level from `info` on.
+/// level from `info` on, before it returns; afterwards lines are written by a thread of their own, so that a server never
+/// waits for whoever reads its log.
 package enum Log {
     /// The importance of a line, in ascending order.
     package enum Level: String, Sendable, CaseIterable {
@@ -16,14 +17,24 @@ package enum Log {
     private struct Settings {
         var level = Level.info
         var format = Format.text
+        var isQueued = false
     }
 
     private static let settings = Mutex(Settings())
+    private static let queue = LineQueue(
+        maxBytes: 256 << 10,
+        dropped: { count in
+            let message = "\(count) lines of the log were dropped: standard error did not take them"
+            return Data((text(.warning, message, [], format, at: Date()) + "\n").utf8)
+        }, write: writeNow)
+    /// The time in which the last lines may be written when the process ends.
+    private static let secondsToEnd = 1.0
 
     /// Sets the least level and the format of all lines, those of the HTTP server included. It is called at most once,
     /// before a server is built.
     package static func start(level: Level, format: Format) {
-        settings.withLock { $0 = Settings(level: level, format: format) }
+        settings.withLock { $0 = Settings(level: level, format: format, isQueued: true) }
+        atexit { Log.flush() }
         LoggingSystem.bootstrap { _ in LineHandler(logLevel: Logger.Level(rawValue: level.rawValue) ?? .info) }
     }
 
@@ -37,9 +48,18 @@ package enum Log {
         let settings = settings.withLock { $0 }
         guard level.order >= settings.level.order else { return }
         let line = text(level, message, fields, settings.format, at: Date())
-        // Without a buffer, so that nothing is lost when the process ends, and in one write, so that lines stay whole.
-        try? FileHandle.standardError.write(contentsOf: Data((line + "\n").utf8))
+        let bytes = Data((line + "\n").utf8)
+        if settings.isQueued { queue.write(bytes) } else { writeNow(bytes) }
     }
+
+    /// Waits a moment until the lines so far are written, before the process ends or writes something else to standard
+    /// error.
+    package static func flush() {
+        if settings.withLock({ $0.isQueued }) { queue.flush(within: secondsToEnd) }
+    }
+
+    /// Writes a line in one write, so that it stays whole.
+    private static func writeNow(_ line: Data) { try? FileHandle.standardError.write(contentsOf: line) }
 
     /// Returns a line without its end.
     package static func text(

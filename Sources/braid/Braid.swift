@@ -46,6 +46,7 @@ package struct Braid: AsyncParsableCommand {
 
     /// Ends the program as ArgumentParser does, and says from where the options that an error names have their values.
     private static func end(withError error: any Error, of line: LaunchLine) -> Never {
+        Log.flush()
         let (message, code) = (message(for: error), exitCode(for: error))
         guard !code.isSuccess, !message.isEmpty else { exit(withError: error) }
         let text = fullMessage(for: error).replacing(message, with: line.withOrigins(message), maxReplacements: 1)

@@ -1,5 +1,5 @@
 """Checks what happens to a server when the machine fails it: files that become shorter, no descriptors, a full disk,
-directories that cannot be written, a process that is paused, a port that is taken.
+directories that cannot be written, a process that is paused, a port that is taken, a log that nobody reads.
 
 A disk that fails while it is read, memory limits of a cgroup, a full /dev/shm and swapping cannot be made here without
 rights that tests do not have; a clock that jumps changes nothing, because only monotonic clocks are read.
@@ -44,15 +44,18 @@ def free_port():
 
 
 class Server:
-    """A server with a log of its own, which is killed at the end of a `with` statement."""
+    """A server with a log of its own, which is killed at the end of a `with` statement.
 
-    def __init__(self, *options, model=MODEL, port=None, **arguments):
+    `output` is a file descriptor for standard output and error in place of that log."""
+
+    def __init__(self, *options, model=MODEL, port=None, output=None, **arguments):
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = tempfile.TemporaryFile()
         command = [str(BRAID), "serve", "--model-path", str(model), "--port", str(self.port), *options]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT, **arguments)
+            command, stdin=subprocess.DEVNULL, stdout=self.log if output is None else output, stderr=subprocess.STDOUT,
+            **arguments)
 
     def __enter__(self):
         return self
@@ -195,6 +198,34 @@ def paused():
         expect(server.stop() == 0, "the server did not end well")
 
 
+def unread_log():
+    """Standard error is a pipe that nobody reads: requests are answered, and the lines that were dropped are counted."""
+    reading, writing = os.pipe()
+    with Server("--access-log", output=writing) as server, open(reading, "rb") as log:
+        os.close(writing)
+        server.wait_until_ready()
+        # A line has almost 50 bytes: these are more than the pipe and the server keep together, 320 KiB.
+        count = 12_000
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        for _ in range(count):
+            connection.request("GET", "/health")
+            answer = connection.getresponse()
+            answer.read()
+            expect(answer.status == 200, f"/health answered {answer.status}")
+        connection.close()
+        lines = []
+        reader = threading.Thread(target=lambda: lines.extend(log.read().decode().splitlines()))
+        reader.start()
+        status = server.stop()
+        reader.join(60)
+        expect(status == 0, f"the server ended with exit status {status}")
+        written = sum("GET /health 200" in line for line in lines)
+        dropped = sum(int(line.split()[0]) for line in lines if line.endswith("standard error did not take them"))
+        expect(dropped > 0, "no line says that lines were dropped")
+        # Those of /ready, of the start and of the end are not counted here, and some of the latter may be dropped, too.
+        expect(0 <= written + dropped - count < 200, f"{written} lines were written and {dropped} dropped of {count}")
+
+
 def port_taken():
     """Another program listens on the port: the server ends at once, and names port and option."""
     with socket.socket() as other:
@@ -207,7 +238,7 @@ def port_taken():
             expect(f"127.0.0.1:{port}" in server.said() and "--port" in server.said(), f"it said: {server.said()}")
 
 
-CASES = [truncated_weights, no_descriptors, read_only_directories, full_disk, full_disk_of_tune, paused, port_taken]
+CASES = [truncated_weights, no_descriptors, read_only_directories, full_disk, full_disk_of_tune, paused, port_taken, unread_log]
 
 
 def run(names=()):

@@ -184,6 +184,7 @@ struct Job: Sendable {
     /// Prints the reason, and ends all processes.
     func end(_ reason: String) -> Never {
         Log.write(.error, "process \(processes?.process ?? 0): \(reason)")
+        Log.flush()
         processes?.endJob(status: 1)
         // MPI ends this process too; if it cannot, it ends itself.
         Thread.sleep(forTimeInterval: 3)
