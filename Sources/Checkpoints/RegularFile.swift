@@ -4,13 +4,13 @@ import JSON
 /// Opens a regular file for reading; its size is that of the open descriptor.
 ///
 /// Directories, devices and pipes are refused, even behind a symbolic link; opening a pipe does not wait for a writer.
-struct RegularFile: ~Copyable {
+package struct RegularFile: ~Copyable {
     let path: String
     /// The file's size in bytes when it was opened.
     let size: Int
     private let descriptor: Int32
 
-    init(opening path: String) throws(CheckpointError) {
+    package init(opening path: String) throws(CheckpointError) {
         guard !path.utf8.contains(0) else {
             throw CheckpointError(
                 file: path.quotedForMessage, problem: "the path holds a NUL", advice: "correct the path")
@@ -61,7 +61,7 @@ struct RegularFile: ~Copyable {
     /// Reads the whole file.
     ///
     /// - Throws: when it is larger than `limit` bytes, or cannot be read to the size it had when it was opened.
-    func contents(limit: Int) throws(CheckpointError) -> [UInt8] {
+    package func contents(limit: Int) throws(CheckpointError) -> [UInt8] {
         guard size <= limit else {
             throw CheckpointError(
                 file: path, problem: "has \(size) bytes, more than the limit of \(limit)",
@@ -113,4 +113,5 @@ struct RegularFile: ~Copyable {
     }
 }
 
-func systemMessage(_ code: Int32) -> String { unsafe String(cString: strerror(code)) }
+/// Returns what the system says about an error number.
+package func systemMessage(_ code: Int32) -> String { unsafe String(cString: strerror(code)) }

@@ -124,18 +124,12 @@ struct Generate: AsyncParsableCommand {
         return tokenizer!.encodePrompt(try prompt ?? Self.text(ofFile: promptFile!))
     }
 
+    /// A prompt may have this many bytes; no model has positions for more.
+    private static let maxPromptBytes = 256 << 20
+
     private static func text(ofFile path: String) throws -> String {
-        var isDirectory: ObjCBool = false
-        if unsafe FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory), isDirectory.boolValue {
-            throw CommandError("--prompt-file: \(path) is a directory; give a file with the prompt")
-        }
-        let data: Data
-        do {
-            data = try Data(contentsOf: URL(fileURLWithPath: path))
-        } catch {
-            throw CommandError("--prompt-file: \(path) cannot be read: \(error.fileReason)")
-        }
-        guard let text = String(validating: data, as: UTF8.self) else {
+        let file = try DataFile(path: path, option: "--prompt-file", limit: maxPromptBytes)
+        guard let text = String(validating: file.bytes, as: UTF8.self) else {
             throw CommandError("--prompt-file: \(path) is not UTF-8 text")
         }
         return text

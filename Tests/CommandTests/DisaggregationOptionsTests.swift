@@ -88,6 +88,17 @@ import braid
         }
     }
 
+    @Test func `do not wait for a secret that nobody writes`() throws {
+        let pipe = NSTemporaryDirectory() + "braid-secret-\(UUID().uuidString)"
+        defer { try? FileManager.default.removeItem(atPath: pipe) }
+        #expect(unsafe mkfifo(pipe, 0o600) == 0)
+        let error = #expect(throws: (any Error).self) {
+            try Self.plan("--disaggregation-mode prefill --disaggregation-secret-file \(pipe)")
+        }
+        let text = error.map { "\($0)" } ?? ""
+        #expect(text.contains("\(pipe) cannot be read: it is a pipe into which nothing was written"), "\(text)")
+    }
+
     @Test func `read the secret from a file or the environment, and not from both`() throws {
         let path = NSTemporaryDirectory() + "braid-secret-\(UUID().uuidString)"
         defer { try? FileManager.default.removeItem(atPath: path) }
@@ -97,6 +108,17 @@ import braid
             try Data(text.utf8).write(to: URL(fileURLWithPath: path))
             #expect(((try? Self.plan(line))??.secret.count ?? 0) == count)
         }
+        // Programs that keep secrets write them into pipes.
+        let pipe = path + ".pipe"
+        defer { try? FileManager.default.removeItem(atPath: pipe) }
+        #expect(unsafe mkfifo(pipe, 0o600) == 0)
+        let writer = Thread {
+            let descriptor = unsafe open(pipe, O_WRONLY)
+            _ = unsafe write(descriptor, "0123456789abcdef\n", 17)
+            close(descriptor)
+        }
+        writer.start()
+        #expect(try Self.plan("--disaggregation-mode prefill --disaggregation-secret-file \(pipe)")?.secret.count == 16)
         try Data(repeating: 65, count: 5000).write(to: URL(fileURLWithPath: path))
         #expect(throws: (any Error).self) { try Self.plan(line) }
         try Data("0123456789abcdef".utf8).write(to: URL(fileURLWithPath: path))

@@ -1,3 +1,4 @@
+import Foundation
 import JSON
 import Synchronization
 import Testing
@@ -80,6 +81,30 @@ import braid
                 _ = try DataFile(path: path, option: "--shots-path", limit: 10)
                 Issue.record("no error")
             } catch { #expect("\(error)".contains("--shots-path"), "\(error)") }
+        }
+    }
+
+    @Test func `files are read behind symbolic links, and pipes are refused at once`() throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("braid-files-\(UUID())").path
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        // Kubernetes mounts files of a ConfigMap as two links, one behind the other.
+        try Data("four".utf8).write(to: URL(fileURLWithPath: folder + "/data"))
+        try FileManager.default.createSymbolicLink(atPath: folder + "/..data", withDestinationPath: "data")
+        try FileManager.default.createSymbolicLink(atPath: folder + "/link", withDestinationPath: "..data")
+        #expect(try DataFile(path: folder + "/link", limit: 4).bytes == Array("four".utf8))
+        #expect(unsafe mkfifo(folder + "/pipe", 0o600) == 0)
+        try FileManager.default.createSymbolicLink(atPath: folder + "/loop", withDestinationPath: "loop")
+        try FileManager.default.createSymbolicLink(atPath: folder + "/dangling", withDestinationPath: "nothing")
+        for (name, reason) in [
+            ("pipe", "is not a regular file"), ("loop", "cannot be opened"), ("dangling", "No such file"),
+            ("link", "has 4 bytes, more than the limit of 3"),
+        ] {
+            let error = #expect(throws: (any Error).self) {
+                try DataFile(path: "\(folder)/\(name)", option: "--config", limit: 3)
+            }
+            let text = error.map { "\($0)" } ?? ""
+            #expect(text.hasPrefix("--config: \(folder)/\(name) ") && text.contains(reason), "\(text)")
         }
     }
 }

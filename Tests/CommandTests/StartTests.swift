@@ -114,8 +114,8 @@ import Testing
         let binary = try Checkpoint([])
         try Data([0xFF, 0xFE, 0x00]).write(to: URL(fileURLWithPath: binary.path + "/prompt"))
         for (path, reason) in [
-            ("/nowhere/prompt", "exist"), (binary.path + "/prompt", "is not UTF-8 text"),
-            (binary.path, "is a directory; give a file"),
+            ("/nowhere/prompt", "No such file"), (binary.path + "/prompt", "is not UTF-8 text"),
+            (binary.path, "is not a regular file; give a file"), ("/dev/null", "is not a regular file"),
         ] {
             let run = try Program.run(["generate", Program.demo, "--prompt-file", path])
             #expect(run.status != 0 && run.errors.count == 1, "\(run.errors)")

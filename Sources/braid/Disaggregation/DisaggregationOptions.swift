@@ -1,4 +1,5 @@
 import ArgumentParser
+import Checkpoints
 package import Disaggregation
 import Foundation
 package import KVTransport
@@ -230,13 +231,37 @@ package struct DisaggregationOptions: ParsableArguments, Sendable {
         return Array(secret)
     }
 
+    /// The seconds that the start waits for a secret from a pipe.
+    private static let secretWait = 5
+
+    /// Reads a file, or a pipe into which another program writes the secret. A pipe into which nobody writes is given up:
+    /// a server that waits for it would never start.
     private static func read(_ path: String) throws(CommandError) -> [UInt8] {
-        do {
-            let file = try FileHandle(forReadingFrom: URL(fileURLWithPath: path))
-            defer { try? file.close() }
-            return Array(try file.read(upToCount: maxSecretBytes + 2) ?? Data())
-        } catch {
-            throw CommandError("--disaggregation-secret-file: \(path) cannot be read: \(error.localizedDescription)")
+        func refusal(_ problem: String) -> CommandError {
+            CommandError("--disaggregation-secret-file: \(path) cannot be read: \(problem)")
         }
+        let descriptor = unsafe open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)
+        guard descriptor >= 0 else { throw refusal(systemMessage(errno)) }
+        defer { close(descriptor) }
+        var facts = stat()
+        let isPipe = unsafe fstat(descriptor, &facts) == 0 && facts.st_mode & S_IFMT == S_IFIFO
+        let deadline = ContinuousClock.now + .seconds(secretWait)
+        var bytes: [UInt8] = []
+        var piece = [UInt8](repeating: 0, count: maxSecretBytes + 2)
+        while bytes.count < piece.count {
+            let count = unsafe Foundation.read(descriptor, &piece, piece.count - bytes.count)
+            if count > 0 {
+                bytes += piece.prefix(count)
+                continue
+            }
+            if count == 0, !isPipe || !bytes.isEmpty { break }
+            if count < 0, errno == EINTR { continue }
+            if count < 0, errno != EAGAIN { throw refusal(systemMessage(errno)) }
+            guard ContinuousClock.now < deadline else {
+                throw refusal("it is a pipe into which nothing was written within \(secretWait) s; give a file")
+            }
+            usleep(10_000)
+        }
+        return bytes
     }
 }

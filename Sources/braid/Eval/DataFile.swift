@@ -1,4 +1,4 @@
-import Foundation
+import Checkpoints
 
 /// A data file is a file of questions or text that the user gave, with any content.
 package struct DataFile: Sendable {
@@ -16,31 +16,17 @@ package struct DataFile: Sendable {
         self.bytes = bytes
     }
 
+    /// Reads a regular file, also behind a symbolic link, as mounted configurations are.
+    ///
     /// - Parameters:
     ///   - option: The command-line option that named the file.
     ///   - limit: The largest size of the file in bytes.
-    /// - Throws: `CommandError` if there is no such file, or it is larger.
+    /// - Throws: `CommandError` that says why the file is not read: there is none, it is none, or it is larger.
     package init(path: String, option: String = "--data-path", limit: Int) throws {
-        let url = URL(fileURLWithPath: path)
-        let size: Int
-        do {
-            let values = try url.resourceValues(forKeys: [.isRegularFileKey, .fileSizeKey])
-            guard values.isRegularFile == true else {
-                throw CommandError("\(path) is not a file; give \(option) one")
-            }
-            size = values.fileSize ?? 0
-        } catch let error as CommandError {
-            throw error
+        do throws(CheckpointError) {
+            self.init(name: path, bytes: try RegularFile(opening: path).contents(limit: limit))
         } catch {
-            throw CommandError("cannot read \(path); check \(option)")
-        }
-        guard size <= limit else {
-            throw CommandError("\(path) has \(size) bytes, more than the \(limit) that are read; use a part of it")
-        }
-        do {
-            self.init(name: path, bytes: [UInt8](try Data(contentsOf: url)))
-        } catch {
-            throw CommandError("cannot read \(path): \(error)")
+            throw CommandError("\(option): \(path.printableLine) \(error.problem); give a file that may be read")
         }
     }
 

@@ -32,11 +32,10 @@ extension Hardware {
     /// - Parameter option: the option that named it, for errors.
     /// - Throws: `CommandError` saying what is wrong with it.
     init(file path: String, option: String) throws {
-        guard let data = FileManager.default.contents(atPath: path) else {
-            throw CommandError("\(option): cannot read '\(path)'")
-        }
+        // The description of a machine has a few kilobytes.
+        let file = try DataFile(path: path, option: option, limit: 4 << 20)
         do {
-            try self.init(JSONValue(parsing: data, limits: .strict))
+            try self.init(JSONValue(parsing: file.bytes, limits: .strict))
         } catch {
             throw CommandError("\(option): '\(path)': \(error)")
         }
