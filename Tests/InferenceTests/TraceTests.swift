@@ -119,7 +119,31 @@ private struct TraceEvent: Decodable {
         #expect(Set(events.filter { $0.pid == 0 }.map(\.name)) == ["plan", "finish"])
     }
 
-    @Test func `that cannot be written is refused`() throws {
-        #expect(throws: TraceError.self) { try TraceWriter(path: "/nowhere/at/all.json", Self.parallel) }
+    @Test func `that cannot be written is refused with the reason`() throws {
+        let error = #expect(throws: TraceError.self) { try TraceWriter(path: "/nowhere/at/all.json", Self.parallel) }
+        #expect(error?.problem == "No such file or directory")
+    }
+
+    @Test(arguments: [false, true])
+    func `is no pipe, and nothing waits for one's reader`(hasReader: Bool) throws {
+        let path = FileManager.default.temporaryDirectory.appendingPathComponent("trace-\(UUID())").path
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        try #require(unsafe mkfifo(path, 0o600) == 0)
+        let reader = hasReader ? unsafe open(path, O_RDONLY | O_NONBLOCK) : -1
+        defer { if hasReader { close(reader) } }
+        let error = #expect(throws: TraceError.self) { try TraceWriter(path: path, Self.parallel) }
+        #expect(error?.problem == "it is a pipe")
+    }
+
+    @Test func `may go to a device that keeps nothing`() async throws {
+        var configuration = EngineConfiguration()
+        configuration.pageSize = 4
+        configuration.parallel = Self.parallel
+        let trace = try TraceWriter(path: "/dev/null", Self.parallel)
+        let engine = Engine(try Golden("v32").directory.load(), configuration, trace: trace)
+        defer { engine.stop() }
+        #expect(await outcomes(engine).allSatisfy { $0.failure == nil })
+        trace.close()
+        #expect(trace.problem == nil)
     }
 }

@@ -11,34 +11,75 @@ import Synchronization
 package final class TraceWriter: Sendable {
     private let queue = DispatchQueue(label: "braid trace")
     private let room = DispatchSemaphore(value: 64)
-    private let file: Mutex<FileHandle?>
+    private let file: Mutex<Output?>
     private let stageRanks: Int
     private let path: String
     private let log: @Sendable (String) -> Void
     private let failure = Mutex<String?>(nil)
 
+    /// The open file.
+    private struct Output {
+        let handle: FileHandle
+        /// The number of bytes that were written. A device such as `/dev/null` does not tell.
+        var length: UInt64
+
+        mutating func append(_ text: String) throws {
+            try handle.write(contentsOf: Data(text.utf8))
+            length += UInt64(text.utf8.count)
+        }
+    }
+
+    /// Ends the file, and is overwritten by the next events.
+    private static let ending = "\n]\n"
+
     /// The engine's process number in the trace; the stages follow.
     private static let engineProcess = 0
 
     /// - Parameter log: Receives a line when the file can no longer be written.
-    /// - Throws: `TraceError` if the file cannot be opened.
+    /// - Throws: `TraceError` if the file cannot be opened, or is a pipe: what was written into one cannot be overwritten,
+    ///   and ranks would wait for its reader.
     package init(
         path: String, _ configuration: ParallelConfiguration, log: @escaping @Sendable (String) -> Void = { _ in }
     ) throws(TraceError) {
-        // In place: `createFile` would put a new file where a pipe or a device is.
-        let descriptor = unsafe open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
-        guard descriptor >= 0 else { throw TraceError(path: path) }
+        // In place: `createFile` would put a new file where a device is. The opening of a pipe does not wait for a reader.
+        let descriptor = unsafe open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_CLOEXEC, 0o644)
+        guard descriptor >= 0 else {
+            throw TraceError(
+                path: path, problem: errno == ENXIO ? Self.isPipe : unsafe String(cString: strerror(errno)))
+        }
         let handle = FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
-        file = Mutex(handle)
+        var facts = stat()
+        guard unsafe fstat(descriptor, &facts) == 0, facts.st_mode & S_IFMT != S_IFIFO else {
+            throw TraceError(path: path, problem: Self.isPipe)
+        }
+        file = Mutex(Output(handle: handle, length: 0))
         stageRanks = configuration.stageRanks
         self.path = path
         self.log = log
-        do {
-            try handle.write(contentsOf: Data("[\n\(Self.names(configuration).joined(separator: ",\n"))\n]\n".utf8))
-        } catch {
-            file.withLock { $0 = nil }
-            fail(error)
+        write("[\n\(Self.names(configuration).joined(separator: ",\n"))", over: 0)
+    }
+
+    private static let isPipe = "it is a pipe"
+
+    /// Writes a text and the file's ending behind it.
+    ///
+    /// - Parameter over: the number of bytes at the file's end that the text overwrites.
+    private func write(_ text: String, over: Int) {
+        let failure: (any Error)? = file.withLock { output in
+            guard let open = output else { return nil }
+            do {
+                output!.length -= UInt64(over)
+                try open.handle.seek(toOffset: output!.length)
+                try output!.append(text + Self.ending)
+                return nil
+            } catch {
+                // A full disk ends the trace, and nothing else.
+                try? open.handle.close()
+                output = nil
+                return error
+            }
         }
+        if let failure { fail(failure) }
     }
 
     /// The reason why the file is incomplete; `nil` where it is complete. Service goes on without the trace.
@@ -67,7 +108,7 @@ package final class TraceWriter: Sendable {
     package func close() {
         queue.sync {
             file.withLock { file in
-                try? file?.close()
+                try? file?.handle.close()
                 file = nil
             }
         }
@@ -78,20 +119,7 @@ package final class TraceWriter: Sendable {
         queue.async { [self] in
             var text = ""
             write(&text)
-            text += "\n]\n"
-            file.withLock { file in
-                // Overwrites the closing bracket, which follows the new events again.
-                guard let end = try? file?.offset() else { return }
-                do {
-                    try file?.seek(toOffset: end - UInt64("\n]\n".utf8.count))
-                    try file?.write(contentsOf: Data(text.utf8))
-                } catch {
-                    // A full disk ends the trace, and nothing else.
-                    try? file?.close()
-                    file = nil
-                    fail(error)
-                }
-            }
+            self.write(text, over: Self.ending.utf8.count)
             room.signal()
         }
     }
@@ -147,8 +175,9 @@ package final class TraceWriter: Sendable {
 /// A trace error tells that the trace file cannot be opened.
 package struct TraceError: Error, Sendable, CustomStringConvertible {
     package let path: String
+    package let problem: String
     package var description: String {
-        "--trace: cannot write to '\(path)'; give the name of a file in a directory that exists"
+        "--trace: cannot write to '\(path)': \(problem); give the name of a file in a directory that exists"
     }
 }
 
