@@ -11,7 +11,7 @@ extension Tokenizer {
     package convenience init(directory: URL) throws(TokenizerError) {
         let file = TokenizerFile(json: try ModelFile(directory, "tokenizer.json", sizeLimit: 256 << 20))
         var parts = try file.parts()
-        let opening = file.json.openingToken
+        let opening = try file.json.openingToken()
         let hasConfiguration = ModelFile.exists(directory, "tokenizer_config.json")
         if hasConfiguration {
             try parts.read(ModelFile(directory, "tokenizer_config.json", sizeLimit: 16 << 20))
@@ -48,8 +48,11 @@ private struct ModelFile {
         guard root.object != nil else { throw invalid("the top", "an object is expected") }
     }
 
+    /// Returns true if the name exists, even as a symbolic link without a target: downloads that are not complete leave such
+    /// links, and without the file texts might get other tokens.
     static func exists(_ directory: URL, _ name: String) -> Bool {
-        FileManager.default.fileExists(atPath: directory.appendingPathComponent(name).path)
+        let path = directory.appendingPathComponent(name).path
+        return (try? FileManager.default.attributesOfItem(atPath: path)) != nil
     }
 
     private static func data(_ directory: URL, _ name: String, sizeLimit: Int) throws(TokenizerError) -> Data {
@@ -84,11 +87,33 @@ private struct ModelFile {
         return text
     }
 
-    /// The control token that the post-processor's template puts before a text, if any.
-    var openingToken: String? {
-        guard let processor = root["post_processor"] else { return nil }
-        let steps = processor["processors"]?.array ?? [processor]
-        return steps.lazy.compactMap { $0["single"]?.array?.first?["SpecialToken"]?["id"]?.string }.first
+    /// Returns the control token that the post-processor's template puts before a text, if any.
+    ///
+    /// - Throws: if there is a post-processor that is none, so that it cannot be told.
+    func openingToken() throws(TokenizerError) -> String? {
+        let place = "post_processor"
+        guard let processor = root[place], !processor.isNull else { return nil }
+        for step in processor["processors"]?.array ?? [processor] {
+            guard let type = step["type"]?.string else { throw invalid(place, "an object with `type` is expected") }
+            guard type == "TemplateProcessing" else { continue }
+            guard let pieces = step["single"]?.array else { throw invalid(place + ".single", "an array is expected") }
+            if let token = pieces.first?["SpecialToken"] {
+                guard let text = token["id"]?.string else {
+                    throw invalid(place + ".single[0].SpecialToken.id", "a string is expected")
+                }
+                return text
+            }
+        }
+        return nil
+    }
+
+    /// Reads a value that is true or false; `usual` if there is none, or null.
+    ///
+    /// - Throws: for any other value: a text such as `"false"` is true to some software, and would change tokens.
+    func flag(_ value: JSONValue?, _ place: String, default usual: Bool = false) throws(TokenizerError) -> Bool {
+        guard let value, !value.isNull else { return usual }
+        guard let flag = value.bool else { throw invalid(place, "true or false is expected") }
+        return flag
     }
 
     func invalid(_ place: String, _ problem: String) -> TokenizerError {
@@ -109,7 +134,7 @@ extension Tokenizer.Parts {
         eosToken = try sentenceToken("eos_token", config)
         padToken = try sentenceToken("pad_token", config)
         chatTemplate = try template(config)
-        addsBeginning = config.root["add_bos_token"]?.bool ?? false
+        addsBeginning = try config.flag(config.root["add_bos_token"], "add_bos_token")
     }
 
     /// Returns the chat template: a text, or the template `default` of a list of templates with names, as transformers
@@ -162,7 +187,7 @@ private struct TokenizerFile {
         let added = try addedTokens(into: &vocabulary)
         return Tokenizer.Parts(
             vocabulary: vocabulary, preTokenizer: preTokenizer, encoding: encoding,
-            ignoresMerges: model["ignore_merges"]?.bool ?? false,
+            ignoresMerges: try json.flag(model["ignore_merges"], "model.ignore_merges"),
             controlTokens: [false, true].map { normalized in
                 ControlTokenMatcher(added.filter { $0.isNormalized == normalized }.map { ($0.text, $0.id) })
             },
@@ -196,7 +221,7 @@ private struct TokenizerFile {
         var patterns: [String] = []
         for step in steps {
             guard step["type"]?.string == "Split", let pattern = step["pattern"]?["Regex"]?.string,
-                step["behavior"]?.string == "Isolated", step["invert"]?.bool ?? false == false
+                step["behavior"]?.string == "Isolated", try !json.flag(step["invert"], place + ".invert")
             else { throw json.unsupported(place, step, supported: "Split by Regex, Isolated, not inverted") }
             patterns.append(pattern)
         }
@@ -222,7 +247,7 @@ private struct TokenizerFile {
                 throw json.unsupported("model.\(key)", value, supported: "null")
             }
         }
-        guard model["byte_fallback"]?.bool ?? false == false else {
+        guard try !json.flag(model["byte_fallback"], "model.byte_fallback") else {
             throw json.unsupported("model.byte_fallback", model["byte_fallback"], supported: "false")
         }
     }
@@ -326,7 +351,7 @@ private struct TokenizerFile {
             guard let text = entry["content"]?.string, 1...Self.lengthLimit ~= text.utf8.count else {
                 throw json.invalid(place + ".content", "1 to \(Self.lengthLimit) bytes of text are expected")
             }
-            for flag in ["single_word", "lstrip", "rstrip"] where entry[flag]?.bool ?? false {
+            for flag in ["single_word", "lstrip", "rstrip"] where try json.flag(entry[flag], place + "." + flag) {
                 throw json.unsupported(place + "." + flag, entry[flag], supported: "false")
             }
             guard seen.insert(id).inserted else { throw json.invalid(place, "id \(id) is used twice") }
@@ -339,8 +364,8 @@ private struct TokenizerFile {
             if !vocabulary.isLiteral(id) { vocabulary.add(literal: text, id: id) }
             tokens.append(
                 AddedToken(
-                    text: text, id: id, isSpecial: entry["special"]?.bool ?? false,
-                    isNormalized: entry["normalized"]?.bool ?? true))
+                    text: text, id: id, isSpecial: try json.flag(entry["special"], place + ".special"),
+                    isNormalized: try json.flag(entry["normalized"], place + ".normalized", default: true)))
         }
         return tokens
     }

@@ -64,6 +64,54 @@ import Tokenization
         #expect(message.contains("added_tokens[0].\(flag)"))
     }
 
+    @Test(arguments: ["1", "0", #""true""#, #""false""#, "[]", "{}"])
+    func `flags that are neither true nor false are refused by their place`(value: String) throws {
+        let value = try JSONValue(parsing: value)
+        for key in ["byte_fallback", "ignore_merges"] {
+            let message = refusal { $0.set("model", key, to: value) }
+            #expect(message.contains("model.\(key)") && message.contains("true or false"), "\(message)")
+        }
+        for flag in ["single_word", "lstrip", "rstrip", "special", "normalized"] {
+            let token = JSONValue.object([
+                JSONMember("id", number(300)), JSONMember("content", .string("<x>")), JSONMember(flag, value),
+            ])
+            let message = refusal { $0.set("added_tokens", to: .array([token])) }
+            #expect(message.contains("added_tokens[0].\(flag)") && message.contains("true or false"), "\(message)")
+        }
+        let message = refusal { $0.config = .object([JSONMember("add_bos_token", value)]) }
+        #expect(message.contains("tokenizer_config.json") && message.contains("add_bos_token"), "\(message)")
+    }
+
+    @Test(arguments: [
+        (#""TemplateProcessing""#, "post_processor"), ("[]", "post_processor"), (#"{"single": []}"#, "post_processor"),
+        (#"{"processors": [{"type": "ByteLevel"}, 1]}"#, "post_processor"),
+        (#"{"type": "TemplateProcessing"}"#, "post_processor.single"),
+        (#"{"type": "TemplateProcessing", "single": {}}"#, "post_processor.single"),
+        (
+            #"{"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": 300}}]}"#,
+            "post_processor.single[0].SpecialToken.id"
+        ),
+    ])
+    func `a post-processor that cannot be read is refused, as it may begin prompts`(text: String, place: String) throws
+    {
+        let value = try JSONValue(parsing: text)
+        let message = refusal { $0.set("post_processor", to: value) }
+        #expect(message.contains(place) && message.contains("is expected"), "\(message)")
+    }
+
+    @Test(arguments: ["tokenizer_config.json", "chat_template.jinja"], ["missing", "itself"])
+    func `a link without a target is no file that is absent`(name: String, target: String) throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        try Data(TinyTokenizer().tokenizer.pythonText.utf8).write(to: folder.appendingPathComponent("tokenizer.json"))
+        _ = try Tokenizer(directory: folder)
+        try FileManager.default.createSymbolicLink(
+            atPath: folder.appendingPathComponent(name).path, withDestinationPath: target == "itself" ? name : target)
+        let error = #expect(throws: TokenizerError.self) { try Tokenizer(directory: folder) }
+        #expect(error?.description.hasPrefix("cannot read") == true, "\(error as Any)")
+    }
+
     @Test func `two tokens of one id are refused`() {
         #expect(refusal { $0.set("model", "vocab", "zz", to: number(7)) }.contains("id 7 is used twice"))
         let twice = [TinyTokenizer.added("<x>", 300, special: true), TinyTokenizer.added("<y>", 300, special: true)]
