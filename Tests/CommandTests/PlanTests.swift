@@ -183,9 +183,38 @@ enum PlanExample {
 
     @Test func `leave out what the prefix cache has, but for the last token`() {
         let cold = PlannedTraffic(input: 10, output: 1, chunk: 4)
-        #expect(cold.chunks == [0..<4, 4..<8, 8..<10])
-        #expect(PlannedTraffic(input: 10, output: 1, prefixHitRate: 0.5, chunk: 4).chunks == [5..<9, 9..<10])
-        #expect(PlannedTraffic(input: 10, output: 1, prefixHitRate: 1, chunk: 4).chunks == [9..<10])
+        func chunks(_ traffic: PlannedTraffic) -> [Range<Int>] { traffic.sampledChunks.map(\.positions) }
+        #expect(chunks(cold) == [0..<4, 4..<8, 8..<10])
+        #expect(chunks(PlannedTraffic(input: 10, output: 1, prefixHitRate: 0.5, chunk: 4)) == [5..<9, 9..<10])
+        #expect(chunks(PlannedTraffic(input: 10, output: 1, prefixHitRate: 1, chunk: 4)) == [9..<10])
+    }
+
+    @Test(arguments: [(512, 4), (513, 4), (2047, 1), (16_777_216, 1), (16_777_215, 1 << 40), (1, 1)])
+    func `compute few of many chunks, which stand for all`(input: Int, chunk: Int) {
+        let all = (input - 1) / chunk + 1
+        let sampled = PlannedTraffic(input: input, output: 1, chunk: chunk).sampledChunks
+        #expect(sampled.count == min(all, 128))
+        #expect(sampled.map(\.count).reduce(0, +) == all)
+        if all <= 128 { #expect(sampled.allSatisfy { $0.count == 1 }) }
+        #expect(sampled.last?.positions.upperBound == input && sampled.last?.count == 1)
+        // Each stands in the middle of its part, and has the length of a chunk.
+        var start = 0
+        for part in sampled.dropLast() {
+            #expect(
+                part.positions.lowerBound == (start + (part.count - 1) / 2) * chunk && part.positions.count == chunk)
+            start += part.count
+        }
+    }
+
+    @Test(arguments: [ReleasedModel.v31, .v32, .v4Flash])
+    func `take as long by few of many chunks as by all of them`(name: ReleasedModel) throws {
+        let model = try PlanExample.model(name)
+        let time = try PlanExample.time(
+            model, PlanExample.hardware(), ParallelConfiguration(tensor: 4, expert: 4))
+        let traffic = PlannedTraffic(input: 65_536, output: 1, chunk: 64)
+        let exact = stride(from: 0, to: 65_536, by: 64).reduce(0) { $0 + time.prefill($1..<$1 + 64, stage: 0).total }
+        let predicted = Prediction(time, traffic).firstToken.total
+        #expect(abs(predicted - exact) < 5e-3 * exact, "\(predicted), not \(exact)")
     }
 }
 

@@ -27,7 +27,7 @@ package struct Disaggregation: Sendable {
         prefillDevices = prefill.devices
         decodeDevices = decode.devices
         outputTokens = traffic.output
-        let last = Double(traffic.chunks.last!.count)
+        let last = Double(traffic.sampledChunks.last!.positions.count)
         let perToken = planner.model.kinds.reduce(0) { $0 + planner.model.layers[$1].keyBytes }
         let receiver = decode.prediction.parallel
         // Every memory that keeps a key gets it once.

@@ -52,9 +52,29 @@ package struct PlannedTraffic: Sendable, Equatable {
     /// The first position that is computed: a prompt's last token always is.
     package var firstPosition: Int { min(Int(Double(input) * prefixHitRate), input - 1) }
 
-    /// The positions of each step of a prompt.
-    package var chunks: [Range<Int>] {
-        stride(from: firstPosition, to: input, by: chunk).map { $0..<min($0 + chunk, input) }
+    /// A chunk of a prompt that stands for `count` chunks around it, itself included.
+    package struct SampledChunk: Sendable, Equatable {
+        package var positions: Range<Int>
+        package var count: Int
+    }
+
+    /// Predictions compute at most so many chunks.
+    static let maxSampledChunks = 128
+
+    /// The chunks that predictions compute: all of them, or, where those are very many, the middle one of each of as many
+    /// parts of the prompt as are allowed. The last chunk, which may be shorter, always stands for itself alone. Times grow
+    /// so evenly along a prompt that the middle one takes what its part takes on average.
+    package var sampledChunks: [SampledChunk] {
+        let first = firstPosition
+        let last = (input - first - 1) / chunk
+        func positions(_ number: Int) -> Range<Int> {
+            first + number * chunk..<min(first + (number + 1) * chunk, input)
+        }
+        let parts = min(last, Self.maxSampledChunks - 1)
+        return (0..<parts).map { part in
+            let (begin, end) = (last * part / parts, last * (part + 1) / parts)
+            return SampledChunk(positions: positions((begin + end - 1) / 2), count: end - begin)
+        } + [SampledChunk(positions: positions(last), count: 1)]
     }
 
     /// The number of keys that a row of the middle of an answer sees.

@@ -35,13 +35,12 @@ package struct Prediction: Sendable {
     /// through all of them.
     private static func prompt(_ time: LayoutTime, _ traffic: PlannedTraffic) -> (StepTime, Double) {
         var (total, occupancy) = (StepTime(), 0.0)
-        let chunks = traffic.chunks
-        for (number, positions) in chunks.enumerated() {
-            let stages = (0..<time.parallel.pipeline).map { time.prefill(positions, stage: $0) }
+        for chunk in traffic.sampledChunks {
+            let stages = (0..<time.parallel.pipeline).map { time.prefill(chunk.positions, stage: $0) }
             let slowest = stages.max { $0.total < $1.total }!
-            occupancy += slowest.total
-            if number < chunks.count - 1 {
-                total += slowest
+            occupancy += Double(chunk.count) * slowest.total
+            if chunk.positions.upperBound < traffic.input {
+                total += Double(chunk.count) * slowest
             } else {
                 for stage in stages { total += stage }
             }

@@ -45,7 +45,9 @@ package struct ScalingReport {
                 rows.append(
                     Row(
                         ranks: count, axis: axis, time: prediction.firstToken,
-                        received: traffic.chunks.reduce(0) { $0 + time.receivedBytes($1, stage: 0) },
+                        received: traffic.sampledChunks.reduce(0) {
+                            $0 + Double($1.count) * time.receivedBytes($1.positions, stage: 0)
+                        },
                         fits: prediction.memory.fits,
                         confidence: calibration.confidence(.firstToken, planner.model, cluster, parallel, traffic)))
             }
