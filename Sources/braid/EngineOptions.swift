@@ -81,7 +81,7 @@ package struct EngineOptions: ParsableArguments, Sendable {
 
     @Option(
         name: [.customLong("max-running-requests"), .customLong("max-num-seqs")],
-        help: "Requests computed together, at most. Default: 64.", transform: Parsing.count(1...65_536))
+        help: "Requests computed together, at most. Default: 64.", transform: Parsing.count(1...Parsing.maxRequests))
     var maxRunningRequests = 64
 
     @Option(

@@ -11,6 +11,8 @@ package enum Parsing {
     /// The maximum number of tokens; no cache has more slots.
     static let maxTokens = Int(Int32.max)
     static let maxRanks = 65_536
+    /// The maximum number of requests that are computed together.
+    static let maxRequests = 65_536
 
     /// Reads a number of ranks. Which numbers are legal together, `ParallelRequest.resolve` tells.
     package static let ranks = count(0...ParallelRequest.maxRanks)

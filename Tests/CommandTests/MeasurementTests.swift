@@ -29,9 +29,11 @@ import braid
     }
 
     @Test func `lengths are read, sorted and made unique`() throws {
-        #expect(try ascendingCounts("4K, 1024,1K,1k") == [1000, 1024, 4096])
-        for text in ["", "1,", "-1", "0", "1.5K", "K", "99999999999999999999"] {
-            #expect(throws: (any Error).self, "\(text)") { try ascendingCounts(text) }
+        let read = ascendingCounts(1...1 << 20)
+        #expect(try read("4K, 1024,1K,1k") == [1000, 1024, 4096])
+        for text in ["", "1,", "-1", "0", "1.5K", "K", "99999999999999999999", "4294967297", "1,2M"] {
+            let error = #expect(throws: (any Error).self, "\(text)") { try read(text) }
+            #expect("\(error as Any)".contains("between 1 and 1048576"), "\(error as Any)")
         }
     }
 }

@@ -173,6 +173,20 @@ import Testing
         #expect(run.status != 0 && run.errors.first?.contains(expected) == true, "\(run.errors)")
     }
 
+    @Test(arguments: [
+        ("bench decode", "--batch 4294967297", "between 1 and 65536; the nearest legal value is 65536"),
+        ("bench decode", "--batch 1,5M", "between 1 and 65536; the nearest legal value is 65536"),
+        ("bench layer", "--batch 2147483648", "between 1 and 65536; the nearest legal value is 65536"),
+        ("bench prefill", "--lengths 2147483648", "between 1 and 2147483647"),
+        // As many tokens as a cache never has, whatever the machine's memory.
+        ("bench decode", "--batch 65536 --lengths 32700", "65536 requests of 32734 positions: --max-total-tokens"),
+    ])
+    func `of a benchmark names the most that it may measure`(command: String, sizes: String, expected: String) throws {
+        let words = "\(command) --model-path \(Program.demo) \(sizes)".split(separator: " ").map(String.init)
+        let run = try Program.run(words)
+        #expect(run.status != 0 && run.errors.first?.contains(expected) == true, "\(run.errors)")
+    }
+
     @Test(arguments: [["--served-model-name", "a", "m"], ["--api-key", "k", "m"]])
     func `says which option may have taken the model for one of its values`(words: [String]) throws {
         let line = try Self.refusal(words)

@@ -43,16 +43,19 @@ func appendLine(_ line: String, to path: String) throws {
 
 /// Reads `1024,4096,128K` as ascending numbers without repetitions, each as `Parsing.count` does.
 ///
-/// - Throws: `CommandError` that names the part that is not a positive number.
-package func ascendingCounts(_ text: String) throws -> [Int] {
-    let counts = try text.split(separator: ",", omittingEmptySubsequences: false).map { field in
-        let part = field.trimmingCharacters(in: .whitespaces)
-        guard let number = try? Parsing.count(1...1 << 40)(part) else {
-            throw CommandError("'\(part)' is not a positive number; write for example 1024,4096 or 1K,4K")
+/// - Throws: `CommandError` that names the part that is no such number, and the legal ones.
+package func ascendingCounts(_ legal: ClosedRange<Int>) -> @Sendable (String) throws -> [Int] {
+    { text in
+        let counts = try text.split(separator: ",", omittingEmptySubsequences: false).map { field in
+            let part = field.trimmingCharacters(in: .whitespaces)
+            do {
+                return try Parsing.count(legal)(part)
+            } catch let error as ValidationError {
+                throw CommandError("of '\(part)': \(error.message); write for example 1024,4096 or 1K,4K")
+            }
         }
-        return number
+        return Set(counts).sorted()
     }
-    return Set(counts).sorted()
 }
 
 extension JSONValue {

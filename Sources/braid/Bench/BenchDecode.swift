@@ -23,14 +23,16 @@ struct BenchDecode: AsyncParsableCommand {
     @OptionGroup var engineOptions: EngineOptions
     @OptionGroup var output: BenchOutputOptions
 
-    @Option(help: "Context lengths to measure at, separated by commas.", transform: ascendingCounts)
+    @Option(
+        help: "Context lengths to measure at, separated by commas.", transform: ascendingCounts(1...Parsing.maxTokens))
     var lengths = [1024, 4096]
 
-    @Option(help: "Batch sizes, separated by commas.", transform: ascendingCounts)
+    @Option(help: "Batch sizes, separated by commas.", transform: ascendingCounts(1...Parsing.maxRequests))
     var batch = [1, 8]
 
     @Option(
-        help: "Values of --dcp-size to compare, separated by commas, such as 1,2,4,8.", transform: ascendingCounts)
+        help: "Values of --dcp-size to compare, separated by commas, such as 1,2,4,8.",
+        transform: ascendingCounts(1...ParallelRequest.maxRanks))
     var dcpSizes: [Int] = []
 
     @Option(help: "Steps measured at each point.", transform: Parsing.count(1...Parsing.maxCount))

@@ -21,7 +21,8 @@ struct BenchPrefill: AsyncParsableCommand {
     @OptionGroup var engineOptions: EngineOptions
     @OptionGroup var output: BenchOutputOptions
 
-    @Option(help: "Prompt lengths to report at, separated by commas.", transform: ascendingCounts)
+    @Option(
+        help: "Prompt lengths to report at, separated by commas.", transform: ascendingCounts(1...Parsing.maxTokens))
     var lengths = [1024, 2048, 4096, 8192]
 
     @Option(

@@ -212,7 +212,7 @@ extension EngineConfiguration {
 extension EngineOptions {
     /// Loads the model for `requests` requests of `positions` positions each.
     ///
-    /// - Throws: `CommandError` if the positions exceed the model's context or the size of the cache.
+    /// - Throws: `CommandError` if the positions exceed the model's context, the size of the cache or this machine's memory.
     func benchSetup(_ job: Job, requests: Int, positions: Int) throws -> RankBench.Setup {
         let (directory, model, profile) = try load()
         return try benchSetup(
@@ -237,6 +237,11 @@ extension EngineOptions {
             throw CommandError("\(option): there is room for \(room) tokens; this needs \(tokens)")
         }
         configuration.maxTotalTokens = tokens
+        let problems = configuration.validate(for: model)
+        guard problems.isEmpty else {
+            throw CommandError(
+                problems.map { "\(requests) requests of \(positions) positions: \($0)" }.joined(separator: "\n"))
+        }
         let scheduler = configuration.scheduler(for: model)
         let chunk = chunkedPrefillSize == -1 ? scheduler.maxRowsPerStep : chunkedPrefillSize
         return RankBench.Setup(

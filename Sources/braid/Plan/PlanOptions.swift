@@ -54,7 +54,7 @@ struct PlanTrafficOptions: ParsableArguments {
         transform: Parsing.count(1...Parsing.maxTokens / 2))
     var outputTokens: Int?
 
-    @Option(help: "Requests computed at the same time.", transform: Parsing.count(1...65_536))
+    @Option(help: "Requests computed at the same time.", transform: Parsing.count(1...Parsing.maxRequests))
     var concurrency = 1
 
     @Option(help: "The part of a prompt whose keys the prefix cache has, 0 to 1.", transform: Parsing.number(0...1))

@@ -24,7 +24,7 @@ struct BenchLayer: AsyncParsableCommand {
     @OptionGroup var engineOptions: EngineOptions
     @OptionGroup var output: BenchOutputOptions
 
-    @Option(help: "Batch sizes, separated by commas.", transform: ascendingCounts)
+    @Option(help: "Batch sizes, separated by commas.", transform: ascendingCounts(1...Parsing.maxRequests))
     var batch = [1, 8, 64]
 
     @Option(help: "The number of tokens behind which steps generate.", transform: Parsing.count(1...Parsing.maxTokens))
