@@ -98,11 +98,18 @@ package enum Parsing {
     /// Reads a decimal number.
     package static func number(_ legal: ClosedRange<Double>) -> @Sendable (String) throws -> Double {
         { text in
-            guard let number = Double(text), legal.contains(number) else {
+            guard let number = decimal(text), legal.contains(number) else {
                 throw ValidationError("it is not a number between \(legal.lowerBound) and \(legal.upperBound)")
             }
             return number
         }
+    }
+
+    /// Returns a number that is written in decimal, also with an exponent; `nil` for others, such as `0x10` and `nan`, which
+    /// Swift would read, too.
+    static func decimal(_ text: some StringProtocol) -> Double? {
+        guard text.utf8.allSatisfy({ "0123456789+-.eE".utf8.contains($0) }) else { return nil }
+        return Double(text)
     }
 
     /// Returns the largest or smallest integer for a number with too many digits; `nil` if the text is not a number.

@@ -59,6 +59,20 @@ import braid
         #expect(error?.message.contains(words) == true, "\(error?.message ?? "")")
     }
 
+    @Test(arguments: ["0x10", "0x1p3", "nan", "inf", "infinity", "-inf", "1_0", "١", "1,0", "", " 1", "1e", "0b1"])
+    func `with decimals are refused where they are not decimal`(text: String) {
+        #expect(throws: ValidationError.self) { _ = try Parsing.number(0...1e9)(text) }
+        for unit in ["", "s", "ms"] {
+            #expect(throws: ValidationError.self, "\(text)\(unit)") { _ = try Parsing.duration(text + unit) }
+        }
+    }
+
+    @Test func `with decimals may have an exponent`() throws {
+        #expect(try Parsing.number(0...1e9)("+2.5e1") == 25)
+        #expect(try Parsing.duration("2.5e2ms") == 0.25)
+        #expect(try Parsing.duration("1E1") == 10)
+    }
+
     @Test func `that are too large or small come with the nearest legal value`() {
         func message(_ text: String) -> String? {
             #expect(throws: ValidationError.self) { _ = try Parsing.count(1...64)(text) }?.message

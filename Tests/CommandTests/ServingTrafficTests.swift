@@ -52,6 +52,9 @@ import braid
             $0.rangeRatio = 1.5
             $0.rate = .nan
         }.validate()
+        for rate: Double in [0, -1, 1e-300, -.infinity] {
+            #expect(traffic { $0.rate = rate }.validate().count == 1, "\(rate)")
+        }
         let options = [
             "--num-prompts", "--random-input-len", "--random-output-len", "--random-range-ratio", "--request-rate",
         ]

@@ -68,6 +68,9 @@ package struct ServingTraffic: Sendable, Equatable {
         Int.random(in: max(Int(Double(most) * rangeRatio), 1)...most, using: &generator)
     }
 
+    /// The least rate: about a request a day. Times of lower ones would not fit a clock.
+    private static let leastRate = 1e-5
+
     /// Returns all problems, each with its option; empty when the traffic can be generated.
     package func validate() -> [String] {
         var problems: [String] = []
@@ -81,7 +84,11 @@ package struct ServingTraffic: Sendable, Equatable {
         if !(0...1).contains(rangeRatio) {
             problems.append("--random-range-ratio: \(rangeRatio) is not between 0 and 1")
         }
-        if !(rate > 0) { problems.append("--request-rate: \(rate) is not positive; inf sends everything at once") }
+        if !(rate >= Self.leastRate) {
+            problems.append(
+                "--request-rate: \(rate) is not \(Self.leastRate) or more requests a second; inf sends everything at once"
+            )
+        }
         return problems
     }
 }

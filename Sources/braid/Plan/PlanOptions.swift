@@ -157,11 +157,11 @@ struct RankRange: ExpressibleByArgument {
 
 extension Parsing {
     /// Reads a duration that need not be whole: `2s`, `500ms`, or seconds.
-    static let duration: @Sendable (String) throws -> Double = { text in
+    package static let duration: @Sendable (String) throws -> Double = { text in
         let (digits, unit): (Substring, Double) =
             text.hasSuffix("ms")
             ? (text.dropLast(2), 1e-3) : text.hasSuffix("s") ? (text.dropLast(), 1) : (text[...], 1)
-        guard let number = Double(digits), number > 0, number * unit <= Double(maxSeconds) else {
+        guard let number = Parsing.decimal(digits), number > 0, number * unit <= Double(maxSeconds) else {
             throw ValidationError("it is not a duration such as 2s or 500ms, at most a week")
         }
         return number * unit
