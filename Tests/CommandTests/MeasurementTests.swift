@@ -1,3 +1,4 @@
+import Foundation
 import Testing
 import braid
 
@@ -26,6 +27,23 @@ import braid
         #expect(values.mean == nil)
         #expect(values.standardDeviation == nil)
         #expect(values.maximum == nil)
+    }
+
+    @Test func `results are appended, or the reason is told`() throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("braid-results-\(UUID())").path
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        for line in ["a", "b"] { try appendLine(line, to: folder + "/results") }
+        #expect(try String(contentsOfFile: folder + "/results", encoding: .utf8) == "a\nb\n")
+        try #require(unsafe mkfifo(folder + "/pipe", 0o600) == 0)
+        for (path, reason) in [
+            (folder, "Is a directory"), (folder + "/none/results", "No such file"),
+            (folder + "/pipe", "a pipe that nobody reads"), ("/dev/full", "No space left"),
+        ] {
+            let error = #expect(throws: (any Error).self) { try appendLine("a", to: path) }
+            let text = error.map { "\($0)" } ?? ""
+            #expect(text.hasPrefix("--output-file: cannot write to '\(path)': ") && text.contains(reason), "\(text)")
+        }
     }
 
     @Test func `lengths are read, sorted and made unique`() throws {

@@ -33,6 +33,7 @@ struct EvalOptions: ParsableArguments, Sendable {
     }
 
     func connect() async throws -> (server: EvalServer, facts: ServerFacts) {
+        try checkAppending(to: outputFile)
         let client = try server.client()
         return (EvalServer(client), try await ServerFacts(client, model: server.model))
     }
