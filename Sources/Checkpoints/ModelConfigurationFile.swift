@@ -33,14 +33,20 @@ package enum ModelConfigurationFile {
     /// Returns the element type in which kernels read the checkpoint's unquantized weights, from `torch_dtype` or, in
     /// newer files, `dtype`. F16 is widened to F32. A missing key and `auto` stand for `bfloat16`, the type of the
     /// released models.
+    ///
+    /// - Throws: also if both keys have a value and these differ, as other software may read either.
     package static func storedType(_ file: ConfigurationValue) throws(CheckpointError) -> DType {
-        let spelling = file.contains("torch_dtype") ? "torch_dtype" : "dtype"
         let names = ["float32", "bfloat16", "float16", "float", "half", "auto"]
-        let stored = try file.string(spelling, oneOf: names + names.map { "torch." + $0 }, default: "bfloat16")
-        switch stored.split(separator: ".").last {
-        case "bfloat16", "auto": return .bf16
-        default: return .f32
+        var types: [DType] = []
+        for key in ["torch_dtype", "dtype"] where file.contains(key) && !file.isNull(key) {
+            let stored = try file.string(key, oneOf: names + names.map { "torch." + $0 })
+            types.append(["bfloat16", "auto"].contains(stored.split(separator: ".").last) ? .bf16 : .f32)
         }
+        guard types.allSatisfy({ $0 == types[0] }) else {
+            throw file.refusal(
+                "dtype", "does not say what torch_dtype says", advice: "remove the one of both that is not meant")
+        }
+        return types.first ?? .bf16
     }
 
     /// Parses a text that is already in memory; `file` names it in errors.

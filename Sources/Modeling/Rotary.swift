@@ -122,9 +122,18 @@ extension RotaryConfiguration.YaRN {
     package static func ifPresent(
         _ scaling: ConfigurationValue, hasAmplitude: Bool = true
     ) throws(CheckpointError) -> Self? {
-        let spelling = scaling.contains("rope_type") ? "rope_type" : "type"
-        let kind = try scaling.string(spelling, oneOf: ["default", "yarn"], default: "default")
-        return kind == "yarn" ? try Self(scaling, hasAmplitude: hasAmplitude) : nil
+        let (newer, older) = ("rope_type", "type")
+        let kinds = try [newer, older].filter { scaling.contains($0) && !scaling.isNull($0) }
+            .map { key throws(CheckpointError) in try scaling.string(key, oneOf: ["default", "yarn"]) }
+        if kinds.count == 2, kinds[0] != kinds[1] {
+            throw scaling.refusal(
+                older, "does not say what \(newer) says", advice: RotaryConfiguration.contradiction)
+        }
+        // Implementations that want a kind fail, and others ignore the factor.
+        if kinds.isEmpty, scaling.contains("factor") {
+            throw scaling.refusal(older, "is missing beside factor", advice: "give yarn or default")
+        }
+        return kinds.first == "yarn" ? try Self(scaling, hasAmplitude: hasAmplitude) : nil
     }
 
     /// Reads the parameters of YaRN.

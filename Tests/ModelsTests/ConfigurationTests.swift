@@ -163,6 +163,17 @@ private func expectRefused(
         }
     }
 
+    @Test func `has the element type of either spelling, and not of two that differ`() throws {
+        func type(_ older: String, _ newer: String) throws -> DType {
+            try configuration(["torch_dtype": older, "dtype": newer]).formats.plain.dtype
+        }
+        #expect(try type("null", "\"float32\"") == .f32)
+        #expect(try type("\"torch.float32\"", "null") == .f32)
+        #expect(try type("\"torch.bfloat16\"", "\"bfloat16\"") == .bf16)
+        try expectRefused(["torch_dtype": "\"bfloat16\"", "dtype": "\"float32\""], naming: "dtype")
+        try expectRefused(["torch_dtype": "\"bfloat16\"", "dtype": "5"], naming: "dtype")
+    }
+
     @Test(arguments: [
         (["n_group": "3"], "n_group"), (["topk_group": "2"], "n_group"), (["n_group": "32"], "n_group"),
         (["num_experts_per_tok": "17"], "num_experts_per_tok"),

@@ -53,6 +53,9 @@ private func rotary(_ text: String, width: Int = 64) throws -> RotaryConfigurati
         #"{"rope_scaling": {"type": "yarn", \#(yarn)}}"#,
         #"{"rope_theta": null, "rope_scaling": {"rope_theta": 1e4, "type": "yarn", \#(yarn)}}"#,
         #"{"rope_scaling": {"type": "yarn", \#(yarn)}, "rope_parameters": {"rope_type": "yarn", \#(yarn)}}"#,
+        #"{"rope_scaling": {"rope_type": null, "type": "yarn", \#(yarn)}}"#,
+        #"{"rope_scaling": {"rope_type": "yarn", "type": null, \#(yarn)}}"#,
+        #"{"rope_scaling": {"rope_type": "yarn", "type": "yarn", \#(yarn)}}"#,
         #"{"rope_scaling": {"type": "yarn", \#(yarn)}, "rope_parameters": {"rope_theta": 1e4, "type": "yarn", \#(yarn)}}"#,
     ])
     func `mean the same in every spelling`(text: String) throws {
@@ -123,6 +126,10 @@ private func rotary(_ text: String, width: Int = 64) throws -> RotaryConfigurati
         (#"{"rope_scaling": "yarn"}"#, "rope_scaling"), (#"{"rope_scaling": []}"#, "rope_scaling"),
         (#"{"rope_scaling": {"type": "linear", "factor": 2}}"#, "rope_scaling.type"),
         (#"{"rope_scaling": {"rope_type": "llama3", "type": "yarn"}}"#, "rope_scaling.rope_type"),
+        (#"{"rope_scaling": {"rope_type": "default", "type": "yarn", \#(yarn)}}"#, "rope_scaling.type"),
+        (#"{"rope_scaling": {"rope_type": "yarn", "type": "default", \#(yarn)}}"#, "rope_scaling.type"),
+        (#"{"rope_scaling": {\#(yarn)}}"#, "rope_scaling.type"),
+        (#"{"rope_scaling": {"rope_type": null, \#(yarn)}}"#, "rope_scaling.type"),
         (#"{"rope_scaling": {"type": "yarn", \#(yarn)}, "rope_parameters": {"rope_type": "default"}}"#, "rope_scaling"),
         (#"{"rope_scaling": {"rope_theta": 7}, "rope_parameters": {"rope_theta": 8}}"#, "rope_scaling"),
         (#"{"rope_theta": null}"#, "rope_theta"), (#"{"rope_theta": null, "rope_scaling": {}}"#, "rope_theta"),
