@@ -29,20 +29,25 @@ import braid
         #expect(values.maximum == nil)
     }
 
-    @Test func `results are appended, or the reason is told`() throws {
+    @Test func `results are written, or the reason is told`() throws {
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("braid-results-\(UUID())").path
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(atPath: folder) }
-        for line in ["a", "b"] { try appendLine(line, to: folder + "/results") }
+        for line in ["a", "b"] { try OutputFile(folder + "/results", option: "--output-file").append(line) }
         #expect(try String(contentsOfFile: folder + "/results", encoding: .utf8) == "a\nb\n")
+        try OutputFile(folder + "/results", option: "--svg").write("c")
+        #expect(try String(contentsOfFile: folder + "/results", encoding: .utf8) == "c")
         try #require(unsafe mkfifo(folder + "/pipe", 0o600) == 0)
         for (path, reason) in [
             (folder, "Is a directory"), (folder + "/none/results", "No such file"),
             (folder + "/pipe", "a pipe that nobody reads"), ("/dev/full", "No space left"),
         ] {
-            let error = #expect(throws: (any Error).self) { try appendLine("a", to: path) }
-            let text = error.map { "\($0)" } ?? ""
-            #expect(text.hasPrefix("--output-file: cannot write to '\(path)': ") && text.contains(reason), "\(text)")
+            let file = OutputFile(path, option: "--svg")
+            for write in [file.append, file.write] {
+                let error = #expect(throws: (any Error).self) { try write("a") }
+                let text = error.map { "\($0)" } ?? ""
+                #expect(text.hasPrefix("--svg: cannot write to '\(path)': ") && text.contains(reason), "\(text)")
+            }
         }
     }
 

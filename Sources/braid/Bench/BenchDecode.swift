@@ -72,7 +72,7 @@ struct BenchDecode: AsyncParsableCommand {
     }
 
     private func measure(with job: Job) async throws {
-        try checkAppending(to: output.outputFile)
+        try OutputFile.ofResults(output.outputFile)?.check()
         if job.count > 1, !dcpSizes.isEmpty || computedTokens != nil {
             throw CommandError(
                 "--dcp-sizes and --computed-tokens fill one cache by hand, which \(job.count) processes do not share; "

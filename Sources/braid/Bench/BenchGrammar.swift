@@ -43,7 +43,7 @@ struct BenchGrammar: ParsableCommand {
     ]
 
     func run() throws {
-        try checkAppending(to: output.outputFile)
+        try OutputFile.ofResults(output.outputFile)?.check()
         let tokenizer = try Tokenizer.read(URL(fileURLWithPath: ModelLocation(modelPath).directory))
         let vocabulary = GrammarVocabulary(tokenizer, size: tokenizer.vocabularySize)
         if !output.json { print("grammar\tcompile ms\tmasks\tfirst ms\tmean ms\tp99 ms\tmax ms\tMiB") }

@@ -28,7 +28,7 @@ struct BenchOffline: AsyncParsableCommand {
     }
 
     private func measure(with job: Job) async throws {
-        try checkAppending(to: bench.outputFile)
+        try OutputFile.ofResults(bench.outputFile)?.check()
         let (directory, model, profile) = try engineOptions.load()
         let configuration = try engineOptions.engineConfiguration(for: model, profile, job)
         let endOfText = bench.disableIgnoreEos ? Set(directory.generation.endTokens) : []

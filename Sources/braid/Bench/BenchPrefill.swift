@@ -44,7 +44,7 @@ struct BenchPrefill: AsyncParsableCommand {
     }
 
     private func measure(with job: Job) async throws {
-        try checkAppending(to: output.outputFile)
+        try OutputFile.ofResults(output.outputFile)?.check()
         let setup = try engineOptions.benchSetup(job, requests: 1, positions: lengths.last!)
         try report(Array(try measure(setup).dropFirst(warmup)), setup)
     }

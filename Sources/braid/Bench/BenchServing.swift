@@ -47,7 +47,7 @@ struct BenchServing: AsyncParsableCommand {
     }
 
     func run() async throws {
-        try checkAppending(to: bench.outputFile)
+        try OutputFile.ofResults(bench.outputFile)?.check()
         let http = try server.client(defaultPort: backend.defaultPort)
         let facts = try await ServerFacts(http, model: server.model)
         let vocabularySize = try vocabularySize(facts, http.address)

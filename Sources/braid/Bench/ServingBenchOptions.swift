@@ -143,7 +143,7 @@ struct ServingBenchOptions: ParsableArguments, Sendable {
     func write(_ report: ServingReport) throws {
         print(report.text)
         for failure in report.failures.prefix(5) { note("\(failure.count) × \(failure.reason)") }
-        if let outputFile { try appendLine(report.json(details: outputDetails).pythonText, to: outputFile) }
+        try OutputFile.ofResults(outputFile)?.append(report.json(details: outputDetails).pythonText)
         if report.completed == 0 { throw ExitCode(1) }
     }
 }

@@ -33,7 +33,7 @@ struct EvalOptions: ParsableArguments, Sendable {
     }
 
     func connect() async throws -> (server: EvalServer, facts: ServerFacts) {
-        try checkAppending(to: outputFile)
+        try OutputFile.ofResults(outputFile)?.check()
         let client = try server.client()
         return (EvalServer(client), try await ServerFacts(client, model: server.model))
     }
@@ -41,7 +41,7 @@ struct EvalOptions: ParsableArguments, Sendable {
     /// Prints the result and the failures, and throws if a request failed.
     func report(_ result: JSONValue, text: String, failures: [String]) throws {
         print(json ? result.pythonText : text)
-        if let outputFile { try appendLine(result.pythonText, to: outputFile) }
+        try OutputFile.ofResults(outputFile)?.append(result.pythonText)
         guard !failures.isEmpty else { return }
         note("\(failures.count) requests failed:")
         for failure in failureCounts(failures).prefix(5) { note("  \(failure.count) × \(failure.reason)") }

@@ -69,13 +69,7 @@ struct Inspect: ParsableCommand {
             print(report.text)
             if !misfits.isEmpty { print(Self.text(of: misfits)) }
         }
-        if let svg {
-            do {
-                try Data(report.drawing.utf8).write(to: URL(fileURLWithPath: svg))
-            } catch {
-                throw CommandError("--svg: cannot write to '\(svg)'")
-            }
-        }
+        if let svg { try OutputFile(svg, option: "--svg").write(report.drawing) }
         // No other command takes these weights.
         if !misfits.isEmpty { throw ExitCode.failure }
     }

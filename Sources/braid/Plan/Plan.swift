@@ -149,10 +149,6 @@ struct Plan: AsyncParsableCommand {
     }
 
     private func writeMeasurement(_ path: String) throws {
-        let model = try PlanModels.named(modelPath ?? Self.defaultModel) {
-            traffic.kvCacheDtype.type(in: traffic.dtype.profile(of: $0))
-        }
-        let hardware = try PlanMeasurement(model).hardware(name: "this-machine")
         var file = path
         if path == "auto" {
             guard let standard = ThisMachine.standardPath() else {
@@ -162,22 +158,20 @@ struct Plan: AsyncParsableCommand {
             try FileManager.default.createDirectory(
                 at: URL(fileURLWithPath: file).deletingLastPathComponent(), withIntermediateDirectories: true)
         }
-        try write(hardware.json.pythonText + "\n", to: file, "--measure")
-        print("\(hardware.devicesPerHost) cores, written to \(file)")
-    }
-
-    private func write(_ text: String, to path: String, _ option: String) throws {
-        do {
-            try Data(text.utf8).write(to: URL(fileURLWithPath: path))
-        } catch {
-            throw CommandError("\(option): cannot write to '\(path)'")
+        let output = OutputFile(file, option: "--measure")
+        try output.check()
+        let model = try PlanModels.named(modelPath ?? Self.defaultModel) {
+            traffic.kvCacheDtype.type(in: traffic.dtype.profile(of: $0))
         }
+        let hardware = try PlanMeasurement(model).hardware(name: "this-machine")
+        try output.write(hardware.json.pythonText + "\n")
+        print("\(hardware.devicesPerHost) cores, written to \(file)")
     }
 
     private func printScaling(_ planner: Planner, _ load: PlannedTraffic, _ ranks: ClosedRange<Int>) throws {
         let report = try ScalingReport(planner, load, .builtIn(), ranks: ranks)
         print(report.lines.joined(separator: "\n"))
-        if let svg { try write(report.svg, to: svg, "--svg") }
+        if let svg { try OutputFile(svg, option: "--svg").write(report.svg) }
     }
 
     private func printComparison(_ names: String, _ here: ThisMachine?) throws {

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import Inference
 import Modeling
 import Models
 import Tensors
@@ -52,7 +53,9 @@ struct Tune: ParsableCommand {
         file.keep(
             TuningBench.tuning(findings), measured: findings.map(\.setting), for: TuningFile.key(model, kernels.level),
             date: Date().formatted(.iso8601))
-        do { try file.write(to: path) } catch { throw CommandError("--output: cannot write to '\(path)'") }
+        do { try file.write(to: path) } catch {
+            throw CommandError("--output: cannot write to '\(path)': \(error.fileReason)")
+        }
 
         print("\(Processor.name), \(TuningFile.key(model, kernels.level))\n")
         var table = TextTable(["setting", "chosen"], left: 1)

@@ -55,18 +55,15 @@ struct BenchKernels: ParsableCommand {
         let profile = self.profile!
         let kernels = try Kernels.asked(kernels).computing(in: profile)
         let shapes = try KernelShapes(try ModelDirectory(modelPath).description, ranks: ranks)
+        let output = file.map { OutputFile($0, option: "--json") }
+        try output?.check()
         let report = KernelReport(
             name: URL(fileURLWithPath: modelPath).lastPathComponent, ranks: ranks, level: kernels.level,
             profile: profile,
             peaks: [1, 2].map { MachinePeaks(kernels, threads: $0, repetitions: repetitions) },
             measurements: measure(shapes, kernels))
         print(report.text)
-        if let file {
-            do { try Data(report.json(commit: commit, date: Date()).utf8).write(to: URL(fileURLWithPath: file)) } catch
-            {
-                throw CommandError("--json: cannot write to '\(file)'")
-            }
-        }
+        try output?.write(report.json(commit: commit, date: Date()))
     }
 
     private var profile: NumericsProfile? { NumericsProfile.allCases.first { $0.name == dtype.rawValue } }

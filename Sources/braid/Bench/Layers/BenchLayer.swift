@@ -67,7 +67,7 @@ struct BenchLayer: AsyncParsableCommand {
         guard job.count == 1 else {
             throw CommandError("bench layer: layers are measured in one process, not in \(job.count); start one")
         }
-        try checkAppending(to: output.outputFile)
+        try OutputFile.ofResults(output.outputFile)?.check()
         let directory = try engineOptions.directory()
         let description = directory.configuration.description
         let kinds = MeasuredKind.all(of: description).filter { $0.name.hasPrefix(only) }
