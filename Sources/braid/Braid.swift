@@ -23,6 +23,7 @@ package struct Braid: AsyncParsableCommand {
 
     /// Runs the command of the program's command line, completed by configuration file and environment.
     package static func main() async {
+        StandardStreams.openClosed()
         let line: LaunchLine
         do {
             line = try LaunchLine(
@@ -32,12 +33,14 @@ package struct Braid: AsyncParsableCommand {
         }
         await LaunchLine.$current.withValue(line) {
             do {
+                try checkFiles()
                 var command = try parseAsRoot(line.arguments)
                 if var command = command as? any AsyncParsableCommand {
                     try await command.run()
                 } else {
                     try command.run()
                 }
+                try StandardStreams.finish()
             } catch {
                 end(withError: error, of: line)
             }
@@ -48,9 +51,30 @@ package struct Braid: AsyncParsableCommand {
     private static func end(withError error: any Error, of line: LaunchLine) -> Never {
         Log.flush()
         let (message, code) = (message(for: error), exitCode(for: error))
-        guard !code.isSuccess, !message.isEmpty else { exit(withError: error) }
-        let text = fullMessage(for: error).replacing(message, with: line.withOrigins(message), maxReplacements: 1)
-        FileHandle.standardError.write(Data((text + "\n").utf8))
+        if code.isSuccess {
+            let text = fullMessage(for: error)
+            if !text.isEmpty { print(text) }
+            do { try StandardStreams.finish() } catch { end(withError: error, of: line) }
+        } else if !message.isEmpty {
+            let text = fullMessage(for: error).replacing(message, with: line.withOrigins(message), maxReplacements: 1)
+            // Where standard error cannot be written, the status is all that tells.
+            try? FileHandle.standardError.write(contentsOf: Data((text + "\n").utf8))
+        }
         Foundation.exit(code.rawValue)
+    }
+
+    /// The descriptors that the program has beside those of its event loops, of which each processor has one with three.
+    private static let usedFiles = 24
+
+    /// Checks that the program may open as many files as it has at its start: libraries trap where they get none.
+    ///
+    /// - Throws: `CommandError` with both numbers.
+    private static func checkFiles() throws {
+        let needed = usedFiles + 3 * ProcessInfo.processInfo.activeProcessorCount
+        let allowed = FileLimit.raise(upTo: needed)
+        guard allowed >= needed else {
+            throw CommandError(
+                "\(allowed) files may be open at a time, and \(needed) are needed here; allow more with ulimit -n")
+        }
     }
 }

@@ -223,7 +223,7 @@ private struct Outcome {
         text += piece
         // A terminal must not obey what a model writes; a file gets it as it is.
         let shown = isatty(STDOUT_FILENO) == 1 ? piece.printable : piece
-        try? FileHandle.standardOutput.write(contentsOf: Data(shown.utf8))
+        StandardStreams.write(shown)
     }
 
     func report(promptTokens: Int, on layout: ParallelConfiguration) {

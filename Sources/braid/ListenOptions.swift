@@ -45,8 +45,11 @@ struct ListenOptions: ParsableArguments, Sendable {
     @Flag(help: "Write a line for each request into the log: method, path, status, time and the client's address.")
     var accessLog = false
 
-    /// Starts the log.
-    func startLog() { Log.start(level: logLevel, format: logFormat) }
+    /// Starts the log. Whoever reads it through a pipe may end without ending the server.
+    func startLog() {
+        _ = signal(SIGPIPE, SIG_IGN)
+        Log.start(level: logLevel, format: logFormat)
+    }
 
     func apply(to server: inout ServerConfiguration) {
         server.host = host

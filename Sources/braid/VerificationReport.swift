@@ -41,7 +41,7 @@ struct VerificationReport {
     mutating func begin(_ candidate: VerificationCase) {
         number += 1
         if command.json || progress.isWatched { return }
-        write(title(candidate))
+        StandardStreams.write(title(candidate))
     }
 
     mutating func end(
@@ -57,7 +57,8 @@ struct VerificationReport {
         if seconds > slowest?.seconds ?? -1 { slowest = (candidate, seconds) }
         progress.finish()
         if command.json {
-            write(record(candidate, verdict, mustBeEqual: mustBeEqual, seconds: seconds).pythonText + "\n")
+            StandardStreams.write(
+                record(candidate, verdict, mustBeEqual: mustBeEqual, seconds: seconds).pythonText + "\n")
         } else {
             let shown = progress.isWatched ? title(candidate) : ""
             line("\(shown) \(rounded(seconds)) s  \(text(verdict, of: candidate))")
@@ -68,7 +69,7 @@ struct VerificationReport {
     func finish(_ coverage: RunCoverage) {
         progress.finish()
         let seconds = (ContinuousClock.now - began) / .seconds(1)
-        if command.json { return write(summary(seconds, coverage).pythonText + "\n") }
+        if command.json { return StandardStreams.write(summary(seconds, coverage).pythonText + "\n") }
         let rounding = close > 0 ? ", \(close) equal to rounding (largest difference \(short(largest)))" : ""
         let verdict = differing > 0 ? "\(differing) DIFFERENT" : "none different"
         let layouts = Set(plan.cases.map(\.layout)).count
@@ -137,10 +138,7 @@ struct VerificationReport {
         String(format: "%.0e", Double(number)).replacingOccurrences(of: "e-0", with: "e-")
     }
 
-    private func line(_ text: String) { write(text + "\n") }
-
-    /// Writes without a buffer, so that nothing is lost if the process ends.
-    private func write(_ text: String) { try? FileHandle.standardOutput.write(contentsOf: Data(text.utf8)) }
+    private func line(_ text: String) { StandardStreams.write(text + "\n") }
 
     // MARK: - JSON
 

@@ -53,6 +53,19 @@ enum Program {
             process.terminate()
             process.waitUntilExit()
         }
+
+        /// Waits for the end, and returns the status, or the number of the signal, and what standard error has.
+        func outcome() -> (status: Int32, errors: String) {
+            let text = String(decoding: errors.readDataToEndOfFile(), as: UTF8.self)
+            process.waitUntilExit()
+            return (process.terminationStatus, text)
+        }
+
+        /// The file behind a descriptor; `nil` if it is closed.
+        func file(_ descriptor: Int32) -> String? {
+            let link = "/proc/\(process.processIdentifier)/fd/\(descriptor)"
+            return try? FileManager.default.destinationOfSymbolicLink(atPath: link)
+        }
     }
 
     /// Starts a command line in a shell, which finds the program that was built beside these tests as `braid`.
