@@ -21,6 +21,23 @@ package final class Scratch {
     /// - Throws: `MemoryError` when the system refuses.
     package init(reserving bytes: Int) throws(MemoryError) { memory = try Buffer(reserving: bytes) }
 
+    /// Reserves scratch for a benchmark: as much as a rank has or, where the system limits it, a half, a quarter and so on.
+    ///
+    /// - Parameters:
+    ///   - least: the least that serves.
+    ///   - spare: the bytes that must be left for what the benchmark fills beside it.
+    /// - Throws: `MemoryError` when the system refuses the least.
+    package static func forBenchmark(
+        least: Int = 1 << 32, sparing spare: Int = 2 << 30
+    ) throws(MemoryError) -> Scratch {
+        var bytes = rankBytes
+        while let problem = Buffer.problem(reserving: bytes + spare) {
+            guard bytes > least else { throw problem }
+            bytes /= 2
+        }
+        return try Scratch(reserving: bytes)
+    }
+
     package struct Mark { fileprivate let used: Int }
 
     package func mark() -> Mark { Mark(used: used) }

@@ -66,8 +66,10 @@ package final class Team: @unchecked Sendable {
     /// The number of parts of the present operation that no thread has taken; there are none if it is not positive.
     private let left = Atomic(0)
     private let isDismissed = Atomic(false)
-    private let leadersScratch: Scratch
-    private let scratchBytes: Int
+    /// The memory of each thread, the leader's first.
+    private let scratches: [Scratch]
+    /// The number of helpers that have come.
+    private let helpers = Atomic(0)
     /// The present operation. Only the leader writes it, when no part of the previous operation is unfinished; other
     /// threads read it after they have taken a part.
     private var operation: Operation?
@@ -91,12 +93,16 @@ package final class Team: @unchecked Sendable {
     ///   - spins: whether waiting threads spin before they sleep; false if threads outnumber cores.
     ///   - scratchBytes: the address space of each thread. Kernels use a few MiB, and more only for the keys that a row
     ///     attends to.
-    package init(_ kernels: Kernels, threads: Int, spins: Bool, scratchBytes: Int = Scratch.helperBytes) {
+    /// - Throws: when the system does not reserve that address space.
+    package init(
+        _ kernels: Kernels, threads: Int, spins: Bool, scratchBytes: Int = Scratch.helperBytes
+    ) throws(MemoryError) {
         precondition(threads > 0 && kernels.team == nil, "a team of \(threads) threads")
         self.kernels = kernels
         self.threads = threads
-        self.scratchBytes = scratchBytes
-        leadersScratch = Scratch(bytes: scratchBytes)
+        var scratches: [Scratch] = []
+        for _ in 0..<threads { scratches.append(try Scratch(reserving: scratchBytes)) }
+        self.scratches = scratches
         begun = EventCounter(period: 1, spins: spins ? kernels.tuning.spins : 0)
         done = EventCounter(period: 1, spins: spins ? kernels.tuning.spins : 0)
     }
@@ -122,7 +128,7 @@ package final class Team: @unchecked Sendable {
             self.parts += parts
             left.store(parts, ordering: .releasing)
             begun.advance()
-            takeParts(leadersScratch)
+            takeParts(scratches[0])
             done.wait(for: self.parts)
         }
         return true
@@ -136,9 +142,9 @@ package final class Team: @unchecked Sendable {
 
     // MARK: - Helpers
 
-    /// Computes parts of what the leader shares, until the team is dismissed. A helper's thread calls it.
+    /// Computes parts of what the leader shares, until the team is dismissed. Each helper's thread calls it once.
     package func help() {
-        let scratch = Scratch(bytes: scratchBytes)
+        let scratch = scratches[helpers.add(1, ordering: .relaxed).newValue]
         var seen = 0
         while true {
             begun.wait(for: seen + 1)

@@ -13,7 +13,7 @@ package final class HelpedTeam {
         var tuning = kernels.tuning
         tuning.minParallelWork = 1
         let kernels = kernels.tuned(tuning)
-        let (team, helpers) = (Team(kernels, threads: threads, spins: spins), helpers)
+        let (team, helpers) = (try! Team(kernels, threads: threads, spins: spins), helpers)
         self.team = team
         self.kernels = kernels.shared(by: team)
         for _ in 1..<threads {

@@ -81,8 +81,18 @@ import Testing
         #expect(threads.count == 3)
     }
 
-    @Test func `leaves alone what is too little to share`() {
-        let team = Team(.best, threads: 2, spins: false)
+    @Test func `is refused where the memory of its threads cannot be reserved`() {
+        let bytes = 1 << 60
+        let error = #expect(throws: MemoryError.self) {
+            try Team(.best, threads: 2, spins: false, scratchBytes: bytes)
+        }
+        #expect(error?.bytes == bytes)
+        #expect(throws: MemoryError.self) { try Scratch.forBenchmark(sparing: bytes) }
+        #expect(throws: Never.self) { try Scratch.forBenchmark() }
+    }
+
+    @Test func `leaves alone what is too little to share`() throws {
+        let team = try Team(.best, threads: 2, spins: false)
         let scratch = Scratch(bytes: 1 << 24)
         let (x, weight) = (scratch.rows(4, 64), scratch.rows(1, 64))
         x.fill(1)

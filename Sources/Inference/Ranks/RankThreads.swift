@@ -47,7 +47,15 @@ final class RankThreads: Sendable {
         let memory = StepMemory(settings, stateWidth: model.stateWidth, ranks: ranks.count)
         let cores = settings.numa.shares(ranks: ranks.count, threads: settings.threadsPerRank)
         for (index, rank) in ranks.enumerated() {
-            let team = settings.threadsPerRank == 1 ? nil : team(kernels, settings, memory)
+            let team: Team?
+            do throws(MemoryError) {
+                team = settings.threadsPerRank == 1 ? nil : try self.team(kernels, settings, memory)
+            } catch {
+                startThread("braid rank \(rank)", of: rank) { [self] in
+                    alarm.raise(GroupFailure(rank: rank, reason: memory.problem(error)))
+                }
+                continue
+            }
             for helper in 1..<settings.threadsPerRank {
                 startThread("braid rank \(rank).\(helper)", of: rank) {
                     cores.bindThread(of: index)
@@ -75,9 +83,11 @@ final class RankThreads: Sendable {
         }
     }
 
-    private func team(_ kernels: Kernels, _ settings: RankSettings, _ memory: StepMemory) -> Team {
+    private func team(
+        _ kernels: Kernels, _ settings: RankSettings, _ memory: StepMemory
+    ) throws(MemoryError) -> Team {
         let cores = ProcessInfo.processInfo.activeProcessorCount
-        return Team(
+        return try Team(
             kernels, threads: settings.threadsPerRank, spins: ranks.count * settings.threadsPerRank <= cores,
             scratchBytes: memory.helperBytes)
     }

@@ -28,13 +28,13 @@ struct PlanMeasurement {
     /// Measures products, experts, index scores and attention at the model's sizes, one thread by the processor time it got,
     /// and main memory on all cores at once.
     ///
-    /// - Throws: `CommandError` where the model has no operations to measure.
+    /// - Throws: `CommandError` where the model has no operations to measure, and `MemoryError`.
     func hardware(name: String) throws -> Hardware {
         let shapes = try KernelShapes(model.description, ranks: 1)
         let cold = ColdMemory(bytes: 512 << 20)
         let measured = try kernels.map { kernels in
             try ProfileMeasurement(
-                kernels, shapes, KernelBed(kernels: kernels, cold: cold, scratch: Scratch()),
+                kernels, shapes, KernelBed(kernels: kernels, cold: cold, scratch: .forBenchmark()),
                 stored: model.formats.products.dtype, repetitions: repetitions)
         }
         let memory = MachinePeaks(kernels[0], threads: cores, repetitions: repetitions).memory / Double(cores)

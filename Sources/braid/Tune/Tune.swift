@@ -44,7 +44,7 @@ struct Tune: ParsableCommand {
         let model = try ModelDirectory(modelPath).description
         _ = try former(path)
         let progress = ProgressBar("measuring sizes of blocks")
-        let findings = TuningBench(try KernelShapes(model, ranks: 1), kernels, rounds: repetitions).run {
+        let findings = try TuningBench(KernelShapes(model, ranks: 1), kernels, rounds: repetitions).run {
             progress.update($0)
         }
         progress.finish()

@@ -17,10 +17,12 @@ package struct TuningBench {
     private let bed: KernelBed
     private let rounds: Int
 
-    init(_ shapes: KernelShapes, _ kernels: Kernels, rounds: Int) {
+    /// - Throws: `MemoryError` where the system does not reserve the memory of the measurements.
+    init(_ shapes: KernelShapes, _ kernels: Kernels, rounds: Int) throws {
         self.shapes = shapes
         self.rounds = rounds
-        bed = KernelBed(kernels: kernels, cold: ColdMemory(bytes: 512 << 20), scratch: Scratch())
+        let scratch = try Scratch.forBenchmark()
+        bed = KernelBed(kernels: kernels, cold: ColdMemory(bytes: 512 << 20), scratch: scratch)
     }
 
     /// Measures every setting that the model uses.

@@ -57,19 +57,20 @@ struct BenchKernels: ParsableCommand {
         let shapes = try KernelShapes(try ModelDirectory(modelPath).description, ranks: ranks)
         let output = file.map { OutputFile($0, option: "--json") }
         try output?.check()
+        let scratch = try Scratch.forBenchmark()
         let report = KernelReport(
             name: URL(fileURLWithPath: modelPath).lastPathComponent, ranks: ranks, level: kernels.level,
             profile: profile,
             peaks: [1, 2].map { MachinePeaks(kernels, threads: $0, repetitions: repetitions) },
-            measurements: measure(shapes, kernels))
+            measurements: measure(shapes, kernels, scratch))
         print(report.text)
         try output?.write(report.json(commit: commit, date: Date()))
     }
 
     private var profile: NumericsProfile? { NumericsProfile.allCases.first { $0.name == dtype.rawValue } }
 
-    private func measure(_ shapes: KernelShapes, _ kernels: Kernels) -> [KernelMeasurement] {
-        let bed = KernelBed(kernels: kernels, cold: ColdMemory(bytes: 512 << 20), scratch: Scratch())
+    private func measure(_ shapes: KernelShapes, _ kernels: Kernels, _ scratch: Scratch) -> [KernelMeasurement] {
+        let bed = KernelBed(kernels: kernels, cold: ColdMemory(bytes: 512 << 20), scratch: scratch)
         let meter = PeakMeter(kernels, memory: bed.cold)
         let cases = shapes.cases(bed).filter { $0.operation.hasPrefix(only) }
         let progress = ProgressBar("\(cases.count) operations")

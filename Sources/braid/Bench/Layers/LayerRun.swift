@@ -156,9 +156,10 @@ struct LayerRun {
     ) throws -> (_ rows: Int, _ context: Int) -> Double {
         let kernels = try Kernels.asked(setup.kernels).computing(in: profile)
         let lane: DType = [.float32: .f32, .bfloat16: .bf16, .fp8: .fp8][setup.configuration.cacheType]!
+        let scratch = try Scratch.forBenchmark()
         let cost = EqualityCost(
             layer, formats, lane: lane,
-            KernelBed(kernels: kernels, cold: ColdMemory(bytes: 512 << 20), scratch: Scratch()))
+            KernelBed(kernels: kernels, cold: ColdMemory(bytes: 512 << 20), scratch: scratch))
         return { rows, context in
             cost.seconds(rows: rows, context: context, repetitions: 5) / Double(setup.configuration.threads)
         }
