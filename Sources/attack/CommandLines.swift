@@ -19,11 +19,15 @@ struct CommandLines: AttackKind {
     let program: Program
     let model: String
     private let commands: [Command]
+    /// A pipe that nobody reads or writes.
+    private let pipe: String
 
     /// Asks the program which commands and options it has.
     init(program: Program, model: String) throws {
         self.program = program
         self.model = model
+        pipe = program.newPath()
+        guard unsafe mkfifo(pipe, 0o600) == 0 else { throw Finding("no pipe at \(pipe): error \(errno)") }
         let log = program.newPath()
         let process = try ChildProcess([program.path, "--experimental-dump-help"], log: log)
         guard process.wait(Patience.program) == .status(0) else {
@@ -66,7 +70,7 @@ struct CommandLines: AttackKind {
         for _ in 0...random.below(3) {
             guard !command.options.isEmpty else { break }
             let option = random.pick(command.options)
-            values[option] = Self.value(of: option, &random)
+            values[option] = random.oneIn(16) ? pipe : Self.value(of: option, &random)
         }
         var arguments = command.words
         for (name, value) in values.sorted(by: { $0.key < $1.key }) {
@@ -86,9 +90,11 @@ struct CommandLines: AttackKind {
         "0", "-1", "1", "2", "3", "7", "64", "65536", "65537", "1000000", "2147483647", "2147483648", "4294967296",
         "9223372036854775807", "9223372036854775808", "-9223372036854775808", "18446744073709551615",
         "18446744073709551616", "1e9",
-        "1e308", "1e999", "-1e999", "nan", "inf", "-inf", "0.0", "0x10", "1_000", " 5", "5 ", "+5", "١", "5m", "5h",
+        "1e308", "1e999", "-1e999", "1e-300", "nan", "inf", "-inf", "0.0", "0x10", "0x1p3", "1_000", "5M", " 5", "5 ",
+        "+5", "١", "5m", "5h",
         "-5s",
-        "9223372036854775807h", "2562047788015216h", "604801", "1,2,3", "1,,2", ",", "9223372036854775807,1", "1-2",
+        "9223372036854775807h", "2562047788015216h", "604801", "1,2,3", "1,,2", ",", "9223372036854775807,1",
+        "1,4294967297", "1-2",
         "2x2", "auto",
         "off", "0:0",
     ]
