@@ -33,6 +33,17 @@ package struct ConfigurationValue: Sendable {
     /// Returns true if the key exists and its value is `null`.
     package func isNull(_ key: String) -> Bool { self[key]?.isNull == true }
 
+    /// Returns true if the key has a value that asks for something: none of null, false, an empty array or object, and the
+    /// number `neutral`.
+    package func asks(for key: String, neutral: Double) -> Bool {
+        switch self[key] {
+        case nil, .null?, .bool(false)?: false
+        case .array(let elements)?: !elements.isEmpty
+        case .object(let members)?: !members.isEmpty
+        case let value?: value.double != neutral
+        }
+    }
+
     /// Requires that no key is null for which other software then computes something else than without the key, or nothing.
     ///
     /// - Throws: naming the first such key.

@@ -133,12 +133,21 @@ struct InfoRoutes: Sendable {
             "speculative_num_steps": .integer(status.drafts),
             "avg_spec_accept_length": status.speculation.acceptLength.map(JSONValue.number) ?? .null,
             "prefix_store": service.prefixStore?().json ?? .null,
-            "default_sampling_params": .fields([
-                "temperature": .setting(service.defaults.temperature), "top_p": .setting(service.defaults.topP),
-                "top_k": .integer(service.defaults.topK),
-            ]),
+            "default_sampling_params": Self.parameters(service.defaults),
         ])
         return .json(.object(facts + Self.sizes(status.settings) + measures + Self.cache(status)))
+    }
+
+    private static func parameters(_ defaults: SamplingDefaults) -> JSONValue {
+        .fields([
+            "temperature": .setting(defaults.temperature), "top_p": .setting(defaults.topP),
+            "top_k": .integer(defaults.topK), "min_p": .setting(defaults.minP),
+            "repetition_penalty": .setting(defaults.repetitionPenalty),
+            "presence_penalty": .setting(defaults.presencePenalty),
+            "frequency_penalty": .setting(defaults.frequencyPenalty),
+            "max_new_tokens": defaults.maxNewTokens.map { .integer($0) } ?? .null,
+            "skip_special_tokens": .bool(defaults.skipsSpecialTokens),
+        ])
     }
 
     /// Returns the state of the KV cache.

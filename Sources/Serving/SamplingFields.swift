@@ -14,7 +14,7 @@ struct SamplingFields {
     var choices: Int
     /// The form that each answer must have; `nil` for any.
     var form: AnswerForm?
-    /// The route's own limit of new tokens, if the request gave none.
+    /// The limit of new tokens if the request gave none: the route's own, or else the model's.
     private let defaultMaxTokens: Int?
     private let contextLength: Int
     private let seeds: SeedSource
@@ -45,11 +45,13 @@ struct SamplingFields {
     ///
     /// - Parameters:
     ///   - minMaxTokens: the smallest limit of new tokens; 0 if a request may only score its prompt.
-    ///   - defaultMaximum: the limit of new tokens if the request gives none; `nil` for as many as the context leaves.
+    ///   - ownMaximum: the route's own limit of new tokens if the request gives none; `nil` for the model's, or else for as
+    ///     many as the context leaves.
     init(
-        _ fields: RequestFields, names: Names, minMaxTokens: Int, defaultMaxTokens defaultMaximum: Int?,
+        _ fields: RequestFields, names: Names, minMaxTokens: Int, defaultMaxTokens ownMaximum: Int?,
         service: TextService, limits: RequestLimits
     ) throws(RequestError) {
+        let defaultMaximum = ownMaximum ?? service.defaults.maxNewTokens
         let vocabulary = service.engine.limits.vocabularySize
         var sampling = try Self.distribution(fields, service.defaults)
         sampling.logitBias = try Self.logitBias(fields, vocabularySize: vocabulary, limits: limits)
@@ -77,7 +79,7 @@ struct SamplingFields {
         }
         stopStrings = try Self.stopStrings(fields, names.stop, limits: limits)
         ignoresEndOfText = try fields.bool("ignore_eos") ?? false
-        skipsSpecialTokens = try fields.bool("skip_special_tokens") ?? true
+        skipsSpecialTokens = try fields.bool("skip_special_tokens") ?? service.defaults.skipsSpecialTokens
         let includes = try fields.bool("include_stop_str_in_output")
         let isUntrimmed = try fields.bool("no_stop_trim")
         includesStopString = isUntrimmed ?? false || includes ?? false
@@ -98,8 +100,10 @@ struct SamplingFields {
         // Both -1 and 0 stand for all tokens.
         sampling.topK = max(0, try fields.integer("top_k", in: -1...Int.max) ?? defaults.topK)
         sampling.minP = Float(try fields.number("min_p", in: 0...1) ?? Double(defaults.minP))
-        sampling.frequencyPenalty = Float(try fields.number("frequency_penalty", in: -2...2) ?? 0)
-        sampling.presencePenalty = Float(try fields.number("presence_penalty", in: -2...2) ?? 0)
+        sampling.frequencyPenalty = Float(
+            try fields.number("frequency_penalty", in: -2...2) ?? Double(defaults.frequencyPenalty))
+        sampling.presencePenalty = Float(
+            try fields.number("presence_penalty", in: -2...2) ?? Double(defaults.presencePenalty))
         sampling.repetitionPenalty = Float(
             try fields.number("repetition_penalty", in: leastRepetitionPenalty...2)
                 ?? Double(defaults.repetitionPenalty))

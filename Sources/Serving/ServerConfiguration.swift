@@ -178,6 +178,12 @@ package struct SamplingDefaults: Sendable, Equatable {
     package var topK = 0
     package var minP: Float = 0
     package var repetitionPenalty: Float = 1
+    package var presencePenalty: Float = 0
+    package var frequencyPenalty: Float = 0
+    /// The limit of new tokens on routes that have none of their own; `nil` for as many as the context leaves.
+    package var maxNewTokens: Int?
+    /// False if the text of an answer shows control tokens.
+    package var skipsSpecialTokens = true
     /// The seed from which the seeds of requests that give none are drawn; `nil` draws them from the system.
     package var seed: UInt64?
 

@@ -20,6 +20,8 @@ struct LoadedService: Sendable {
     let trace: TraceWriter?
     /// The sampling parameters of requests that give none: those that the checkpoint recommends.
     var defaults = SamplingDefaults()
+    /// The members of `generation_config.json` that recommend what no request can have here.
+    private var unusedDefaults: [String]
     private let tokenizer: Tokenizer
     private let tokenizerWarning: String?
     private let grammars: GrammarCache
@@ -48,7 +50,14 @@ struct LoadedService: Sendable {
         endTokens = Set(directory.generation.endTokens)
         name = directory.name
         digest = Digest(of: directory.path, coversWeights: options.loadFormat == .auto)
+        unusedDefaults = directory.generation.unusedMembers
         defaults.follow(directory.generation)
+    }
+
+    /// Gives requests OpenAI's sampling parameters in place of those that the checkpoint recommends.
+    mutating func dropDefaults() {
+        defaults = SamplingDefaults()
+        unusedDefaults = []
     }
 
     /// What an operator should know when the ranks start: the layout, the cache and the numerics, a line each.
@@ -59,13 +68,15 @@ struct LoadedService: Sendable {
         let threads = configuration.threadsPerRank == 1 ? "one thread" : "\(configuration.threadsPerRank) threads"
         let faster = configuration.profile == .int8 ? NumericsProfile.int8F32 : .f32
         let slower = configuration.profile.roundsToBF16 && level < .amx
+        let unused = unusedDefaults.joined(separator: ", ")
+        let defaultsWarning = unused.isEmpty ? nil : "generation_config.json: has no effect here: \(unused)"
         return [
             "layout: \(parallel), \(threads) a rank",
             "cache: \(scheduler.totalPages * scheduler.pageSize) tokens in pages of \(scheduler.pageSize), "
                 + "\(configuration.cacheType.rawValue); context length \(scheduler.contextLength)",
             "numerics profile: \(configuration.profile.name), on \(level.rawValue)"
                 + (slower ? "; without AMX --dtype \(faster.name) computes faster, rounded differently" : ""),
-        ] + [configuration.warning, tokenizerWarning].compactMap { $0 }
+        ] + [configuration.warning, tokenizerWarning, defaultsWarning].compactMap { $0 }
     }
 
     /// Reads the weights that are to be read first, and starts the ranks.
@@ -179,5 +190,9 @@ extension SamplingDefaults {
         if let value = generation.topK { topK = value }
         if let value = generation.minP { minP = value }
         if let value = generation.repetitionPenalty { repetitionPenalty = value }
+        if let value = generation.presencePenalty { presencePenalty = value }
+        if let value = generation.frequencyPenalty { frequencyPenalty = value }
+        if let value = generation.skipsSpecialTokens { skipsSpecialTokens = value }
+        maxNewTokens = generation.maxNewTokens
     }
 }

@@ -205,7 +205,7 @@ struct Serve: AsyncParsableCommand {
     private func loadedService(_ directory: ModelDirectory, _ job: Job) throws -> LoadedService {
         var loaded = try LoadedService(engineOptions, tokenizerOptions, parsers, directory, job)
         loaded.configuration.maxTopLogProbs = maxTopLogProbs
-        if samplingDefaults == .openai { loaded.defaults = SamplingDefaults() }
+        if samplingDefaults == .openai { loaded.dropDefaults() }
         loaded.defaults.seed = randomSeed
         return loaded
     }

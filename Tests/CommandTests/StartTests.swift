@@ -236,6 +236,22 @@ import Testing
         }
     }
 
+    @Test(arguments: [([], true), (["--sampling-defaults", "openai"], false)])
+    func `names what of generation_config has no effect, where anything of it has one`(
+        arguments: [String], isNamed: Bool
+    ) throws {
+        let checkpoint = try Checkpoint()
+        try checkpoint.write("generation_config.json", #"{"num_beams": 4, "top_p": 0.9, "max_length": 20}"#)
+        let log = Pipe()
+        let server = try Program.start(
+            ["serve", checkpoint.path, "--port", "0"] + arguments, output: FileHandle.nullDevice, errors: log)
+        defer { server.terminate() }
+        let text = log.fileHandleForReading.text(until: "ready: ")
+        try #require(text.contains("ready: "), "\(text)")
+        let line = "generation_config.json: has no effect here: num_beams"
+        #expect(text.split(separator: "\n").contains { $0.hasSuffix(line) } == isNamed, "\(text)")
+    }
+
     @Test func `is a line of JSON if the log is`() throws {
         let line = try Self.refusal(["/nowhere/model", "--log-format", "json"])
         #expect(line.hasPrefix("{\"time\": ") && line.contains("\"level\": \"critical\""))

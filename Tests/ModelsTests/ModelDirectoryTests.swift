@@ -102,13 +102,15 @@ import Testing
         #expect(!error.problem.contains("cache"), "\(error)")
     }
 
+    /// Returns what a model recommends whose `generation_config.json` has this text.
+    private func generation(_ text: String) throws -> GenerationDefaults {
+        try write(
+            "model/config.json", String(contentsOfFile: Golden.root + "/Models/demo/config.json", encoding: .utf8))
+        try write("model/generation_config.json", text)
+        return try ModelDirectory(root + "/model").generation
+    }
+
     @Test func `gives the sampling parameters of its generation_config`() throws {
-        let config = try String(contentsOfFile: Golden.root + "/Models/demo/config.json", encoding: .utf8)
-        try write("model/config.json", config)
-        func generation(_ text: String) throws -> GenerationDefaults {
-            try write("model/generation_config.json", text)
-            return try ModelDirectory(root + "/model").generation
-        }
         let sampled = try generation(
             #"{"temperature": 0.6, "top_p": 0.95, "top_k": -1, "min_p": 0.1, "repetition_penalty": 1.05}"#)
         #expect(sampled.temperature == 0.6 && sampled.topP == 0.95 && sampled.topK == 0 && sampled.minP == 0.1)
@@ -118,6 +120,33 @@ import Testing
         #expect(greedy.temperature == 0 && greedy.topP == nil && greedy.repetitionPenalty == 1.05)
         #expect(try generation(#"{"do_sample": true, "repetition_penalty": null}"#).repetitionPenalty == 1)
         #expect(throws: (any Error).self) { try generation(#"{"repetition_penalty": 0}"#) }
+    }
+
+    @Test func `gives the length and the penalties of its generation_config, also for greedy decoding`() throws {
+        for sampling in ["true", "false"] {
+            let given = try generation(
+                #"{"do_sample": \#(sampling), "max_new_tokens": 2048, "presence_penalty": 1.5, "frequency_penalty": -0.5, "#
+                    + #""skip_special_tokens": false}"#)
+            #expect(given.maxNewTokens == 2048 && given.skipsSpecialTokens == false)
+            #expect(given.presencePenalty == 1.5 && given.frequencyPenalty == -0.5)
+        }
+        #expect(try generation(#"{"max_new_tokens": null}"#).maxNewTokens == nil)
+        #expect(try generation("{}").maxNewTokens == nil)
+        for text in [#""max_new_tokens": 0"#, #""max_new_tokens": "many""#, #""presence_penalty": 3"#] {
+            #expect(throws: CheckpointError.self, "\(text)") { try generation("{\(text)}") }
+        }
+    }
+
+    @Test func `names the members of its generation_config that have no effect`() throws {
+        let unused = try generation(
+            #"{"suppress_tokens": [3], "num_beams": 4, "sequence_bias": {"[1]": 2}, "stop_strings": "x", "top_p": 0.9}"#
+        )
+        #expect(unused.unusedMembers == ["num_beams", "sequence_bias", "stop_strings", "suppress_tokens"])
+        let neutral = try generation(
+            #"{"num_beams": 1, "max_length": 20, "suppress_tokens": [], "bad_words_ids": null, "typical_p": 1.0, "#
+                + #""watermarking_config": {}, "token_healing": false, "use_cache": true, "transformers_version": "5"}"#
+        )
+        #expect(neutral.unusedMembers == [])
     }
 
     @Test func `says how its weights are stored`() throws {

@@ -79,9 +79,15 @@ import Tokenization
     }
 
     @Test func `server_info shows numbers as they were given`() async throws {
-        let defaults = SamplingDefaults(temperature: 0.7, topP: 0.95, topK: 20)
+        var defaults = SamplingDefaults(temperature: 0.7, topP: 0.95, topK: 20)
+        (defaults.minP, defaults.repetitionPenalty) = (0.1, 1.05)
+        (defaults.presencePenalty, defaults.frequencyPenalty) = (0.3, -0.2)
+        (defaults.maxNewTokens, defaults.skipsSpecialTokens) = (2048, false)
         let reply = try await ToyServer(defaults: defaults) { _ in [] }.send(.get, "/server_info")
-        let expected = #""default_sampling_params":{"temperature":0.7,"top_p":0.95,"top_k":20}"#
+        let expected =
+            #""default_sampling_params":{"temperature":0.7,"top_p":0.95,"top_k":20,"min_p":0.1,"#
+            + #""repetition_penalty":1.05,"presence_penalty":0.3,"frequency_penalty":-0.2,"max_new_tokens":2048,"#
+            + #""skip_special_tokens":false}"#
         #expect(reply.text.replacing(" ", with: "").contains(expected), "\(reply.text)")
     }
 
