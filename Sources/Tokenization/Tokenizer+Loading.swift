@@ -6,8 +6,8 @@ extension Tokenizer {
     ///
     /// Every setting of `tokenizer.json` that would change tokens is either followed exactly or refused. `truncation`
     /// and `padding` are not used. `post_processor` only says whether a prompt begins with the beginning-of-sentence
-    /// token. Where neither it nor a `tokenizer_config.json` names that token, DeepSeek's tokens are taken if the
-    /// vocabulary has them, and prompts begin with the first: these models need it.
+    /// token, unless the tokenizer's class says so. Where neither it nor a `tokenizer_config.json` names that token,
+    /// DeepSeek's tokens are taken if the vocabulary has them, and prompts begin with the first: these models need it.
     package convenience init(directory: URL) throws(TokenizerError) {
         let file = TokenizerFile(json: try ModelFile(directory, "tokenizer.json", sizeLimit: 256 << 20))
         var parts = try file.parts()
@@ -20,7 +20,7 @@ extension Tokenizer {
         if let opening, let token = parts.vocabulary.id(ofLiteral: opening) {
             // If `tokenizer_config.json` names no token that begins a sentence, the post-processor's template does.
             parts.bosToken = parts.bosToken ?? token
-            if token == parts.bosToken { parts.addsBeginning = true }
+            if token == parts.bosToken, !parts.classSaysBeginning { parts.addsBeginning = true }
         }
         if !hasConfiguration {
             parts.eosToken = parts.vocabulary.id(ofLiteral: ChatFormat.Mark.end)
@@ -134,8 +134,14 @@ extension Tokenizer.Parts {
         eosToken = try sentenceToken("eos_token", config)
         padToken = try sentenceToken("pad_token", config)
         chatTemplate = try template(config)
-        addsBeginning = try config.flag(config.root["add_bos_token"], "add_bos_token")
+        classSaysBeginning = Self.classesThatSayBeginning.contains(config.root["tokenizer_class"]?.string ?? "")
+        addsBeginning = try config.flag(config.root["add_bos_token"], "add_bos_token", default: classSaysBeginning)
     }
+
+    /// The classes of transformers whose argument `add_bos_token`, true by default, takes the place of what the
+    /// post-processor says. Version 5 of transformers reads the post-processor alone; SGLang restores what these classes
+    /// did before, since released checkpoints rely on it.
+    private static let classesThatSayBeginning: Set = ["LlamaTokenizer", "LlamaTokenizerFast"]
 
     /// Returns the chat template: a text, or the template `default` of a list of templates with names, as transformers
     /// chooses. A list without it says as much about the model by its first template.

@@ -47,6 +47,8 @@ package final class Tokenizer: Sendable {
         var eosToken: Int32?
         var padToken: Int32?
         var addsBeginning = false
+        /// True if the tokenizer's class says whether a prompt begins with that token, whatever the post-processor says.
+        var classSaysBeginning = false
         var chatTemplate: String?
     }
 

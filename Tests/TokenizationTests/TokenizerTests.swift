@@ -127,6 +127,35 @@ import Tokenization
         #expect(try tiny.load().bosToken == nil && !tiny.load().addsBeginning)
     }
 
+    /// Returns whether prompts begin with the beginning-of-sentence token.
+    private func begins(_ tiny: TinyTokenizer, class name: String, _ more: JSONMember...) throws -> Bool {
+        var tiny = tiny
+        let members = ["tokenizer_class": name, "bos_token": "<begin>"].map { JSONMember($0.key, .string($0.value)) }
+        tiny.config = .object(members + more)
+        let tokenizer = try tiny.load()
+        #expect(tokenizer.addsBeginning == (tokenizer.encodePrompt("ab").first == 400))
+        return tokenizer.addsBeginning
+    }
+
+    @Test(arguments: ["LlamaTokenizer", "LlamaTokenizerFast"])
+    func `a class whose default is to put the beginning before each text does so unless its files say no`(
+        name: String
+    ) throws {
+        var tiny = TinyTokenizer()
+        tiny.set("added_tokens", to: .array([TinyTokenizer.added("<begin>", 400, special: true)]))
+        let no = JSONMember("add_bos_token", .bool(false))
+        // Without a template, and with one that puts the token before a text.
+        for steps in ["[]", #"[{"SpecialToken":{"id":"<begin>","type_id":0}}]"#] {
+            let processor = #"{"type":"TemplateProcessing","single":\#(steps)}"#
+            tiny.set("post_processor", to: try JSONValue(parsing: processor))
+            #expect(try begins(tiny, class: name))
+            #expect(try begins(tiny, class: name, JSONMember("add_bos_token", .null)))
+            #expect(try begins(tiny, class: name, JSONMember("add_bos_token", .bool(true))))
+            #expect(try !begins(tiny, class: name, no))
+            #expect(try begins(tiny, class: "PreTrainedTokenizerFast") == (steps != "[]"))
+        }
+    }
+
     @Test func `an empty text has no tokens`() {
         #expect(Fixtures.demo.encode("", allowingControlTokens: true) == [])
         #expect(Fixtures.demo.encode(segments: []) == [])
