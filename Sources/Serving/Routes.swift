@@ -90,16 +90,19 @@ package struct RouteTable: Sendable {
     }
 
     /// Returns the response to a request without a route: 405 if the path has routes for other methods, otherwise 404.
-    func missing(_ path: String, method: HTTPRequest.Method) -> Response {
+    func missing(_ request: Request) -> Response {
+        let path = request.uri.path
         let allowed = Set(routes.filter { Self.matches($0.pattern, path) }.map(\.method.rawValue))
         guard !allowed.isEmpty else {
-            return .error(RequestError(.notFound, "there is no route '\(path.prefix(256))'", code: "not_found"), path)
+            return .error(
+                RequestError(.notFound, "there is no route '\(path.prefix(256))'", code: "not_found"), request)
         }
         let list = allowed.union(allowed.contains("GET") ? ["HEAD"] : []).sorted().joined(separator: ", ")
         var response = Response.error(
             RequestError(
-                .methodNotAllowed, "\(path) does not take \(method.rawValue); use \(list)", code: "method_not_allowed"),
-            path)
+                .methodNotAllowed, "\(path) does not take \(request.method.rawValue); use \(list)",
+                code: "method_not_allowed"),
+            request)
         response.headers[.allow] = list
         return response
     }
@@ -120,7 +123,7 @@ struct ModelRoutes: Sendable {
     let slot: ModelSlot
 
     func list(_ request: Request, _ context: ServingContext) async throws -> Response {
-        .json(.fields(["object": .string("list"), "data": .array(try configuration.modelNames.map(model))]))
+        try ModelList.response(configuration.modelNames.map(model), to: request)
     }
 
     /// Describes the model whose name is the rest of the path. Names such as `deepseek-ai/DeepSeek-V3.2` have slashes,
@@ -131,7 +134,7 @@ struct ModelRoutes: Sendable {
         guard configuration.modelNames.contains(name) else {
             throw RequestError.modelNotFound(name, served: configuration.modelNames)
         }
-        return .json(try model(name))
+        return ModelList.response(model: try model(name), to: request)
     }
 
     private func model(_ name: String) throws(RequestError) -> JSONValue {

@@ -46,13 +46,22 @@ import Testing
     }
 
     @Test func `sees each model once, and what all workers say to what concerns all`() async throws {
-        let models = [#"{"data":[{"id":"a"},{"id":"b"}]}"#, #"{"data":[{"id":"b"},{"id":"c"},7]}"#, "no JSON"]
+        let odd = #"{"id":"b","created":9223372036854775807,"max_model_len":-5}"#
+        let models = [#"{"data":[{"id":"a"},\#(odd)]}"#, #"{"data":[{"id":"b"},{"id":"c"},7]}"#, "no JSON"]
         let workers = try await models.asyncMap { models in
             try await ToyWorker { $0.hasPrefix("GET /v1/models ") ? .json(models) : .json(#"{"aborted":1}"#) }
         }
         try await RouterClient.run(workers) { router async throws in
             let list = try await router.send("/v1/models", method: .GET).json
             #expect(list["data"]?.array?.compactMap { $0["id"]?.string } == ["a", "b", "c"])
+            let page = try await router.send(
+                "/v1/models?limit=2", method: .GET, headers: ["anthropic-version": "2023-06-01"])
+            #expect(page.json["data"]?.array?.compactMap { $0["display_name"]?.string } == ["a", "b"], "\(page.body)")
+            #expect(page.json["has_more"]?.bool == true && page.json["last_id"]?.string == "b")
+            // Workers say what they like about the time and the context, or nothing.
+            let listed = try #require(page.json["data"]?.array)
+            #expect(listed.map { $0["created_at"]?.string } == ["1970-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+            #expect(listed.map { $0["max_tokens"] } == [.null, .integer(0)])
             let reply = try await router.send("/abort_request", #"{"rid":"x"}"#)
             #expect(reply.status == 200 && reply.json["workers"]?.array?.count == 3)
             #expect(workers.allSatisfy { $0.requests.last?.hasSuffix(#"{"rid":"x"}"#) == true })

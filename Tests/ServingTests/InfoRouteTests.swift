@@ -37,6 +37,77 @@ import Testing
         #expect(try await server.send(.get, "/v1/models/toy").json["owned_by"]?.string == "sglang")
     }
 
+    // MARK: - Anthropic's list of models
+
+    private static let anthropic: HTTPFields = [HTTPField.Name("anthropic-version")!: "2023-06-01"]
+
+    /// A server whose models are `toy`, `b`, `c` and `org/d`.
+    private static func severalNames() -> ToyServer {
+        var server = server()
+        server.configuration.otherModelNames = ["b", "c", "org/d"]
+        return server
+    }
+
+    @Test func `clients of Anthropic get models in their form, and others in OpenAI's`() async throws {
+        let server = Self.severalNames()
+        let list = try await server.send(.get, "/v1/models", headers: Self.anthropic)
+        #expect(list.status == 200 && list.json["object"] == nil && list.json["has_more"]?.bool == false)
+        #expect(list.json["first_id"]?.string == "toy" && list.json["last_id"]?.string == "org/d")
+        #expect(list.json["data"]?.array?.map { $0["id"]?.string } == ["toy", "b", "c", "org/d"])
+        let one = try await server.send(.get, "/v1/models/org%2Fd", headers: Self.anthropic)
+        for model in [try #require(list.json["data"]?[3]), one.json] {
+            #expect(model["type"]?.string == "model" && model["lifecycle"]?.string == "active")
+            #expect(model["id"]?.string == "org/d" && model["display_name"]?.string == "org/d")
+            #expect(model["max_input_tokens"]?.integer == 4096 && model["max_tokens"]?.integer == 4095)
+            let created = try Date(#require(model["created_at"]?.string), strategy: .iso8601)
+            #expect(abs(created.timeIntervalSinceNow) < 3600)
+            #expect(model["owned_by"] == nil && model["root"] == nil)
+        }
+        let plain = try await server.send(.get, "/v1/models")
+        #expect(plain.json["object"]?.string == "list" && plain.json["has_more"] == nil)
+        #expect(plain.json["data"]?[0]?["object"]?.string == "model" && plain.json["data"]?[0]?["type"] == nil)
+    }
+
+    @Test(arguments: [
+        ("limit=2", ["toy", "b"], true), ("limit=4", ["toy", "b", "c", "org/d"], false),
+        ("after_id=b", ["c", "org/d"], false), ("limit=1&after_id=b", ["c"], true), ("after_id=org%2Fd", [], false),
+        ("before_id=c", ["toy", "b"], false), ("limit=1&before_id=c", ["b"], true), ("before_id=toy", [], false),
+        ("after_id=toy&before_id=org/d", ["b", "c"], false), ("after_id=c&before_id=b", [], false),
+        ("after_id=&limit=1", ["toy"], true),
+    ])
+    func `clients of Anthropic get the models page by page`(query: String, ids: [String], hasMore: Bool) async throws {
+        let reply = try await Self.severalNames().send(.get, "/v1/models?" + query, headers: Self.anthropic)
+        #expect(reply.json["data"]?.array?.compactMap { $0["id"]?.string } == ids, "\(reply.text)")
+        #expect(reply.json["has_more"]?.bool == hasMore)
+        #expect(reply.json["first_id"]?.string == ids.first && reply.json["last_id"]?.string == ids.last)
+    }
+
+    @Test(arguments: ["limit=0", "limit=1001", "limit=x", "limit=", "after_id=nope", "before_id=nope"])
+    func `clients of Anthropic are told which part of a query is wrong, in Anthropic's form`(query: String) async throws
+    {
+        let reply = try await Self.severalNames().send(.get, "/v1/models?" + query, headers: Self.anthropic)
+        #expect(reply.status == 400 && reply.json["type"]?.string == "error", "\(reply.text)")
+        #expect(reply.json["error"]?["type"]?.string == "invalid_request_error")
+        let name = try #require(query.split(separator: "=").first)
+        #expect(reply.message.hasPrefix(name + " is "), "\(reply.message)")
+        #expect(reply.header("request-id") != nil)
+    }
+
+    @Test func `an error about a model has the form of the client's interface`() async throws {
+        var server = Self.server()
+        let missing = try await server.send(.get, "/v1/models/nope", headers: Self.anthropic)
+        #expect(missing.status == 404 && missing.json["error"]?["type"]?.string == "not_found_error")
+        #expect(try await server.send(.get, "/v1/models/nope").code == "model_not_found")
+        server.configuration.apiKeys = ["k"]
+        let refused = try await server.send(.get, "/v1/models", headers: Self.anthropic)
+        #expect(refused.status == 401 && refused.json["error"]?["type"]?.string == "authentication_error")
+        // Other routes are OpenAI's, whoever asks.
+        let chat = try await server.send(.post, "/v1/chat/completions", "{}", headers: Self.anthropic)
+        #expect(chat.status == 401 && chat.code == "invalid_api_key")
+    }
+
+    // MARK: - What the server is
+
     @Test func `the settings in force are told under SGLang's names`() async throws {
         let server = Self.server()
         let first = try await server.send(.get, "/server_info").json

@@ -128,7 +128,7 @@ struct Forwarder: Sendable {
 
     private func unavailable(_ message: String, _ seconds: Int, _ request: Request) -> Response {
         var response = Response.error(
-            RequestError(.unavailable, message, code: "no_worker_available"), request.uri.path)
+            RequestError(.unavailable, message, code: "no_worker_available"), request)
         response.headers[.retryAfter] = String(max(1, seconds))
         return response
     }

@@ -101,7 +101,7 @@ struct RouterRoutes: Sendable {
             }
         }
         guard !list.isEmpty else { throw Self.noWorker }
-        return .json(.fields(["object": .string("list"), "data": .array(list)]))
+        return try ModelList.response(list, to: request)
     }
 
     /// Handles `/v1/loads`: the workers that are ready are the ranks of one server.

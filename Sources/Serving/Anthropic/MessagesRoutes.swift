@@ -5,9 +5,6 @@ import JSON
 struct MessagesRoutes: Sendable {
     static let path = "/v1/messages"
 
-    /// Returns whether a path is one of Anthropic's, whose answers have Anthropic's headers and errors.
-    static func has(path: String) -> Bool { path == Self.path || path.hasPrefix(Self.path + "/") }
-
     let configuration: ServerConfiguration
     let slot: ModelSlot
 

@@ -63,7 +63,7 @@ struct RequestIdentifiers: RouterMiddleware {
         // A router passes on the identifier that a server has given.
         let id = given ?? response.headers[Self.name] ?? Envelope.randomDigits()
         response.headers[Self.name] = id
-        if MessagesRoutes.has(path: request.uri.path) { response.headers[Self.anthropicName] = id }
+        if AnthropicInterface.has(request) { response.headers[Self.anthropicName] = id }
         return response
     }
 }

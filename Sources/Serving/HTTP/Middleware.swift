@@ -24,12 +24,12 @@ struct ErrorResponses: RouterMiddleware {
             context.connection.close()
             throw CancellationError()
         } catch let error as RequestError {
-            response = .error(error, request.uri.path)
+            response = .error(error, request)
         } catch let error as HTTPError where error.status == .notFound {
-            response = routes.missing(request.uri.path, method: request.method)
+            response = routes.missing(request)
         } catch is NIOTooManyBytesError {
             response = .error(
-                RequestError(.tooLarge, "the request body is too large", code: "request_too_large"), request.uri.path)
+                RequestError(.tooLarge, "the request body is too large", code: "request_too_large"), request)
         } catch is CancellationError {
             // A cancellation means that the connection has ended.
             countResponse(routes.pattern(context.endpointPath), Int(RequestError.clientGone.status.code))
@@ -38,7 +38,7 @@ struct ErrorResponses: RouterMiddleware {
         } catch {
             context.logger.error("a request failed", metadata: ["error": "\(error)", "path": "\(request.uri.path)"])
             response = .error(
-                RequestError(.failed, "the server failed to answer this request; its log says why"), request.uri.path)
+                RequestError(.failed, "the server failed to answer this request; its log says why"), request)
         }
         countResponse(routes.pattern(context.endpointPath), Int(response.status.code))
         // A client would take a body after the header for the next response.

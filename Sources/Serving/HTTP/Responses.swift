@@ -27,8 +27,8 @@ extension Response {
             body: ResponseBody(byteBuffer: ByteBuffer(string: text)))
     }
 
-    /// Returns an error in the form of the route's interface: Anthropic's for its routes, OpenAI's for all others.
-    package static func error(_ error: RequestError, _ path: String) -> Response {
+    /// Returns an error in the form of the request's interface: Anthropic's, or OpenAI's for all others.
+    package static func error(_ error: RequestError, _ request: Request) -> Response {
         var headers: HTTPFields = [:]
         switch error.kind {
         case .overloaded(let seconds): headers[.retryAfter] = String(seconds)
@@ -37,7 +37,7 @@ extension Response {
         case .timeout, .tooLarge, .unsupportedMediaType, .forbidden: headers[.connection] = "close"
         default: break
         }
-        let json = MessagesRoutes.has(path: path) ? error.anthropicJSON : error.json
+        let json = AnthropicInterface.has(request) ? error.anthropicJSON : error.json
         return .json(json, status: error.status, headers: headers)
     }
 }

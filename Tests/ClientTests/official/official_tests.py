@@ -190,6 +190,21 @@ def messages_tools(server):
 
 
 @test
+def messages_models(server):
+    client = anthropic_client(server)
+    listed = client.models.list()
+    assert [model.id for model in listed] == [NAME] and listed.has_more is False, listed
+    assert listed.first_id == listed.last_id == NAME
+    assert not list(client.models.list(after_id=NAME)) and not list(client.models.list(before_id=NAME, limit=1))
+    model = client.models.retrieve(NAME)
+    assert model == listed.data[0] and (model.type, model.display_name, model.lifecycle) == ("model", NAME, "active"), model
+    assert model.created_at.tzinfo and model.max_input_tokens == model.max_tokens + 1 > 1, model
+    with raises(anthropic.NotFoundError) as raised:
+        client.models.retrieve("another")
+    assert raised.error.body["error"]["type"] == "not_found_error", raised.error
+
+
+@test
 def too_long_a_prompt(server):
     long = {"role": "user", "content": "x" * 40000}
     with raises(openai.BadRequestError) as raised:
