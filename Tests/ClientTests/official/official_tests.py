@@ -190,6 +190,32 @@ def messages_tools(server):
 
 
 @test
+def messages_tool_runner(server):
+    """The client runs the tool and asks again with its result, until the model calls none. Where it begins with a thread,
+    which is refused, it goes on without."""
+    cities = []
+
+    @anthropic.beta_tool
+    def get_weather(city: str) -> str:
+        """The weather in a city."""
+        cities.append(city)
+        return SUNNY
+
+    client, question = anthropic_client(server), {"role": "user", "content": WEATHER}
+    for thread in (anthropic.omit, False):
+        for stream in (False, True):
+            runner = client.beta.messages.tool_runner(
+                model=NAME, max_tokens=200, messages=[question], tools=[get_weather], thread=thread, stream=stream)
+            first, last = [answer.get_final_message() if stream else answer for answer in runner]
+            assert [block.type for block in first.content] == ["text", "tool_use"], first
+            assert first.content[0].text == "Let me check." and first.content[1].input == {"city": "Paris"}, first
+            assert (first.stop_reason, last.stop_reason) == ("tool_use", "end_turn"), (first, last)
+            assert [block.text for block in last.content] == [SCRIPTS["sunny"]], last
+            assert cities == ["Paris"], cities
+            cities.clear()
+
+
+@test
 def messages_models(server):
     client = anthropic_client(server)
     listed = client.models.list()
