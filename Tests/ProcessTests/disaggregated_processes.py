@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 
+from cases import run_cases
 from failing_processes import WATCHDOG, WATCHDOG_OF_SILENCE, Client, Failure, Job, expect, is_named
 from mpi import ROOT, free_port
 
@@ -176,24 +177,17 @@ CASES = [("servers of several processes answer as one", answer_as_one),
          ("also if processes other than the first stand still", survive_processes_that_stand_still)]
 
 
+def with_servers(case, secret):
+    """Returns the case as a function of the file for what its servers say."""
+    def body(log):
+        servers = Servers(log, secret)
+        with servers.jobs:
+            case(servers)
+    return body
+
+
 def run():
-    """Runs all cases, and returns whether they passed."""
-    failed = 0
     with tempfile.NamedTemporaryFile("w") as secret:
         secret.write("a secret of these servers\n")
         secret.flush()
-        for name, case in CASES:
-            began = time.monotonic()
-            with tempfile.TemporaryFile() as log:
-                servers = Servers(log, secret.name)
-                try:
-                    with servers.jobs:
-                        case(servers)
-                    print(f"ok {name} ({time.monotonic() - began:.0f} s)", flush=True)
-                except Exception as failure:  # one case must not keep the others from running
-                    failed += 1
-                    log.seek(0)
-                    print(f"FAIL {name}: {type(failure).__name__}: {failure}\nthe servers said:\n"
-                          f"{log.read().decode(errors='replace')[-4000:]}", flush=True)
-    print(f"{len(CASES) - failed} passed, {failed} failed", flush=True)
-    return failed == 0
+        return run_cases([(name, with_servers(case, secret.name)) for name, case in CASES])

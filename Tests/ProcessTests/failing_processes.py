@@ -5,7 +5,6 @@ Most cases start a server in two processes, wait for a phase, send a signal to o
 get an error that names the rank, no process is left, and mpirun's exit status is not 0.
 """
 
-import concurrent.futures
 import contextlib
 import ctypes
 import functools
@@ -15,12 +14,12 @@ import os
 import re
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
 
+from cases import run_cases
 from mpi import BUILD, ROOT, free_port, mpirun
 
 MODEL = ROOT / "Models" / "demo"
@@ -337,23 +336,5 @@ def cases():
     yield "SIGTERM cuts a long request short", functools.partial(drains, drain_timeout=1, ends_well=False)
 
 
-def passes(name, body):
-    """Runs a case and prints its result."""
-    with tempfile.TemporaryFile() as log:
-        began = time.monotonic()
-        try:
-            body(log)
-            print(f"ok {name} ({time.monotonic() - began:.1f} s)", flush=True)
-            return True
-        except Exception as failure:  # one case must not keep the others from running
-            log.seek(0)
-            print(f"FAIL {name}: {type(failure).__name__}: {failure}\nthe job said:\n"
-                  + log.read().decode(errors="replace")[-2000:], flush=True)
-            return False
-
-
 def run():
-    with concurrent.futures.ThreadPoolExecutor(CASES_AT_A_TIME) as pool:
-        results = list(pool.map(lambda named: passes(*named), cases()))
-    print(f"{sum(results)} passed, {len(results) - sum(results)} failed", flush=True)
-    return all(results)
+    return run_cases(cases(), CASES_AT_A_TIME)

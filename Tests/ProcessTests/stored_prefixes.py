@@ -9,8 +9,8 @@ import pathlib
 import signal
 import sys
 import tempfile
-import time
 
+from cases import run_cases
 from failing_processes import SUPERVISE, Client, Job, expect, is_named
 from mpi import ROOT
 
@@ -141,19 +141,13 @@ CASES = [("prefixes that several processes have written are read in any layout",
          ("also if a process is killed while they are written or read", survive_kills)]
 
 
+def with_folder(case):
+    """Returns the case as a function of the file for what its servers say, with a new directory for prefixes."""
+    def body(log):
+        with tempfile.TemporaryDirectory() as parent:
+            case(log, pathlib.Path(parent) / "prefixes")
+    return body
+
+
 def run():
-    """Runs all cases, and returns whether they passed."""
-    failed = 0
-    for name, case in CASES:
-        began = time.monotonic()
-        with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as parent:
-            try:
-                case(log, pathlib.Path(parent) / "prefixes")
-                print(f"ok {name} ({time.monotonic() - began:.0f} s)", flush=True)
-            except Exception as failure:  # one case must not keep the others from running
-                failed += 1
-                log.seek(0)
-                print(f"FAIL {name}: {type(failure).__name__}: {failure}\nthe servers said:\n"
-                      f"{log.read().decode(errors='replace')[-4000:]}", flush=True)
-    print(f"{len(CASES) - failed} passed, {failed} failed", flush=True)
-    return failed == 0
+    return run_cases([(name, with_folder(case)) for name, case in CASES])
