@@ -11,8 +11,10 @@ extern const braid_kernels braid_reference;
 extern const braid_kernels braid_avx2;
 extern const braid_kernels braid_avx512;
 extern const braid_kernels braid_avx512_vnni;
+extern const braid_kernels braid_avx512_dots;
 extern const braid_kernels braid_amx;
-bool braid_amx_is_exact(void);  // see cpu/amx.h
+bool braid_amx_is_exact(void);   // see cpu/amx.h
+bool braid_dots_are_exact(void);  // see cpu/dots.h
 #elif defined(__aarch64__)
 extern const braid_kernels braid_neon;
 #endif
@@ -33,6 +35,19 @@ static bool has_avx512(void) {
 }
 
 static bool has_vnni(void) { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+
+// Returns whether this processor has VDPBF16PS, and its sums are those of the BF16 profile.
+static bool has_dots(void) {
+    static _Atomic(int) known;  // as in has_amx
+    if (known == 0) known = has_vnni() && __builtin_cpu_supports("avx512bf16") && braid_dots_are_exact() ? 1 : -1;
+    return known > 0;
+}
+
+// Intel's processors add BF16 pairs at half the rate of F32 multiply-adds, AMD's at nearly twice that rate.
+static const braid_kernels *avx512(void) {
+    if (has_dots() && __builtin_cpu_is("amd")) return &braid_avx512_dots;
+    return has_vnni() ? &braid_avx512_vnni : braid_avx512_without_vnni();
+}
 
 // Returns whether this processor has AMX, the operating system lets this process use it, and its sums are those of the
 // BF16 profile. The permission holds for all threads.
@@ -64,12 +79,20 @@ const braid_kernels *braid_avx512_without_vnni(void) {
 #endif
 }
 
+const braid_kernels *braid_avx512_with_dots(void) {
+#if defined(__x86_64__)
+    return has_dots() ? &braid_avx512_dots : 0;
+#else
+    return 0;
+#endif
+}
+
 const braid_kernels *braid_kernels_at(braid_level level) {
     switch (level) {
     case BRAID_REFERENCE: return &braid_reference;
 #if defined(__x86_64__)
     case BRAID_AVX2: return has_avx2() ? &braid_avx2 : 0;
-    case BRAID_AVX512: return has_vnni() ? &braid_avx512_vnni : braid_avx512_without_vnni();
+    case BRAID_AVX512: return avx512();
     case BRAID_AMX: return has_amx() ? &braid_amx : 0;
 #elif defined(__aarch64__)
     case BRAID_NEON: return &braid_neon;  // part of the architecture

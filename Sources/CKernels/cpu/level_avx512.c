@@ -16,6 +16,11 @@
 #include "vnni.h"
 #pragma clang attribute pop
 
+// And BF16, for products of many rows.
+#pragma clang attribute push(__attribute__((target("avx512bf16,avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma,f16c,bmi,bmi2,popcnt,lzcnt"), min_vector_width(512))), apply_to = function)
+#include "dots.h"
+#pragma clang attribute pop
+
 // The level above has the same kernels, but for those that multiply in the BF16 profile or bytes.
 #pragma clang attribute push(__attribute__((target("amx-tile,amx-bf16,amx-int8,avx512bf16,avx512vbmi,avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma,f16c,bmi,bmi2,popcnt,lzcnt"), min_vector_width(512))), apply_to = function)
 #include "amx.h"

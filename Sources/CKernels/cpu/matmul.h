@@ -42,11 +42,38 @@ BRAID_INLINE void matmul_tile(
         BRAID_UNROLL for (int v = 0; v < BRAID_PANEL; v++) store16(out[r] + 16 * v, a[r][v]);
 }
 
-/// Multiplies rows `m ..< end` with one panel. `x` holds their tiles, each [x_k][rows of the tile], at the panel's
-/// first k.
-static void matmul_panel(
-    const braid_matmul *p, const float *panel, int64_t m, int64_t end, int64_t n, int64_t count, const float *x,
-    int64_t x_k, int64_t x_from, bool first, braid_wanted wanted
+/// How a product's rows and weights are packed and multiplied, tile by tile.
+typedef struct {
+    /// Packs terms k ..< k + x_k of rows `m ..< end`, in tiles, each [x_k][rows of the tile].
+    void (*pack_rows)(const braid_matmul *p, int64_t m, int64_t end, int64_t k, int64_t x_k, float *x);
+    /// Packs terms k ..< k + count of the weights of a panel's outputs, which begin at `n`.
+    void (*pack_weights)(const braid_matmul *p, int64_t n, int64_t k, int64_t count, float *panel);
+    /// Continues the outputs of a tile's rows, which begin at +0 if `first`.
+    void (*multiply)(
+        int64_t rows, const float *x, const float *panel, int64_t count, braid_wanted wanted, bool first,
+        float *const *out);
+    int64_t terms;  // in each packed word
+} braid_panel_kind;
+
+static void multiply_f32(
+    int64_t rows, const float *x, const float *panel, int64_t count, braid_wanted wanted, bool first, float *const *out
+) {
+    BRAID_FOR_ROWS(rows, matmul_tile, x, panel, count, wanted, first, out)
+}
+
+static void multiply_bf16(
+    int64_t rows, const float *x, const float *panel, int64_t count, braid_wanted wanted, bool first, float *const *out
+) {
+    BRAID_FOR_ROWS(rows, bf16_tile, x, panel, count, wanted, first, out)
+}
+
+static const braid_panel_kind f32_panels = {pack_x, pack_weights, multiply_f32, 1};
+static const braid_panel_kind bf16_panels = {pack_bf16_x, pack_bf16_weights, multiply_bf16, 1};
+
+/// Multiplies rows `m ..< end` with one panel. `x` holds their tiles, at the panel's first term.
+BRAID_INLINE void matmul_panel(
+    const braid_panel_kind *kind, const braid_matmul *p, const float *panel, int64_t m, int64_t end, int64_t n,
+    int64_t count, const float *x, int64_t x_k, int64_t x_from, bool first, braid_wanted wanted
 ) {
     float edge[BRAID_TILE_ROWS][BRAID_PANEL_WIDTH];
     float *out[BRAID_TILE_ROWS], *to[BRAID_TILE_ROWS];
@@ -54,19 +81,15 @@ static void matmul_panel(
     for (int64_t rows; m < end; m += rows) {
         rows = tile_rows(end - m);
         begin_edge(p, m, rows, end, n, first, edge, out, to);
-        if (braid_rounds_to_bf16(p->profile)) {
-            BRAID_FOR_ROWS(rows, bf16_tile, x + x_from * rows, panel, count, wanted, first, to)
-        } else {
-            BRAID_FOR_ROWS(rows, matmul_tile, x + x_from * rows, panel, count, wanted, first, to)
-        }
-        x += x_k * rows;
+        kind->multiply(rows, x + x_from / kind->terms * rows, panel, count, wanted, first, to);
+        x += x_k / kind->terms * rows;
         next_wanted(&wanted, start);
         end_edge(p, rows, n, edge, out);
     }
 }
 
-static void matmul_panels(const braid_matmul *p) {
-    const bool is_bf16 = braid_rounds_to_bf16(p->profile);
+/// Computes a product with panels. `kind` is a constant.
+BRAID_INLINE void matmul_panels(const braid_panel_kind *kind, const braid_matmul *p) {
     const int64_t room = BRAID_PANEL_SCRATCH - BRAID_K_BLOCK * BRAID_PANEL_WIDTH - 16;
     const int64_t most_rows = room / BRAID_K_BLOCK / BRAID_TILE_ROWS * BRAID_TILE_ROWS;
     float *panel = p->scratch, *x = panel + BRAID_K_BLOCK * BRAID_PANEL_WIDTH;
@@ -76,20 +99,18 @@ static void matmul_panels(const braid_matmul *p) {
         int64_t k0 = 0;
         do {
             int64_t x_k = at_most(k_step, p->k - k0);
-            pack_x(p, m, end, k0, x_k, x);
-            if (is_bf16) round_elements(x, x_k * (end - m));
+            kind->pack_rows(p, m, end, k0, x_k, x);
             for (int64_t n = 0; n < p->n; n += BRAID_PANEL_WIDTH) {
                 int64_t k = k0;
                 do {
                     int64_t count = at_most(k0 + x_k - k, BRAID_K_BLOCK);
-                    if (is_bf16) pack_bf16_weights(p, n, k, count, panel);
-                    else pack_weights(p, n, k, count, panel);
+                    kind->pack_weights(p, n, k, count, panel);
                     bool first = k == 0 && !p->accumulate;
                     bool again = k + count < k0 + x_k;  // the next panel continues this one
                     braid_wanted wanted = wanted_weights(
                         p, again ? n : n + BRAID_PANEL_WIDTH, again ? k + count : k0,
                         (end - m + BRAID_TILE_ROWS - 1) / BRAID_TILE_ROWS);
-                    matmul_panel(p, panel, m, end, n, count, x, x_k, k - k0, first, wanted);
+                    matmul_panel(kind, p, panel, m, end, n, count, x, x_k, k - k0, first, wanted);
                     k += count;
                 } while (k < k0 + x_k);
             }
@@ -208,11 +229,18 @@ static void matmul_few(const braid_matmul *parts, int64_t count) {
     }
 }
 
+/// Returns whether products are computed without panels.
+BRAID_INLINE bool are_few(const braid_matmul *parts, int64_t count) {
+    if (parts->transposed || parts->m > gemv_rows_at_most(parts)) return false;
+    return !braid_rounds_to_bf16(parts->profile) || has_whole_chunks(parts, count);
+}
+
 BRAID_FLUSHING void multiply(const braid_matmul *parts, int64_t count) {
-    const bool is_few = !parts->transposed && parts->m <= gemv_rows_at_most(parts);
-    if (is_few && !braid_rounds_to_bf16(parts->profile)) return matmul_few(parts, count);
-    if (is_few && has_whole_chunks(parts, count)) return bf16_few(parts, count);
-    for (int64_t part = 0; part < count; part++) matmul_panels(parts + part);
+    const bool is_bf16 = braid_rounds_to_bf16(parts->profile);
+    if (are_few(parts, count)) return is_bf16 ? bf16_few(parts, count) : matmul_few(parts, count);
+    for (int64_t part = 0; part < count; part++)
+        if (is_bf16) matmul_panels(&bf16_panels, parts + part);
+        else matmul_panels(&f32_panels, parts + part);
 }
 
 /// Computes `count` products of one shape, which are consecutive K-slices of the same weights if there are several. Few rows

@@ -28,6 +28,12 @@ static bool needs_rounding(const braid_matmul *p, int64_t n, int64_t lanes, int6
     return false;
 }
 
+/// Packs rows as pack_x does, rounded to BF16.
+static void pack_bf16_x(const braid_matmul *p, int64_t m, int64_t end, int64_t k, int64_t x_k, float *x) {
+    pack_x(p, m, end, k, x_k, x);
+    round_elements(x, x_k * (end - m));
+}
+
 /// Packs weights as pack_weights does, rounded to BF16.
 static void pack_bf16_weights(const braid_matmul *p, int64_t n, int64_t k, int64_t count, float *panel) {
     pack_weights(p, n, k, count, panel);

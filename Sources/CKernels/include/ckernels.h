@@ -76,7 +76,7 @@ typedef enum {
     BRAID_REFERENCE = 0,  // scalar C, any processor
     BRAID_NEON = 1,       // 64-bit Arm
     BRAID_AVX2 = 2,       // x86-64 with AVX2, FMA, F16C
-    BRAID_AVX512 = 3,     // and AVX-512 F, BW, DQ, VL; INT8 products also use VNNI where there is one
+    BRAID_AVX512 = 3,     // and AVX-512 F, BW, DQ, VL; INT8 products also use VNNI, and BF16 ones VDPBF16PS, where that is faster
     BRAID_AMX = 4,        // and AVX-512 VNNI, VBMI and BF16, AMX tiles of BF16 and of bytes
 } braid_level;
 
@@ -85,6 +85,10 @@ const braid_kernels *braid_kernels_at(braid_level level);
 
 /// Returns the table that level AVX512 has where VNNI is missing, which tests compare, or NULL.
 const braid_kernels *braid_avx512_without_vnni(void);
+
+/// Returns the table that level AVX512 has where VDPBF16PS is fast, which tests compare on every processor that has the
+/// instruction, or NULL.
+const braid_kernels *braid_avx512_with_dots(void);
 
 /// Returns the best level of this processor.
 braid_level braid_best_level(void);

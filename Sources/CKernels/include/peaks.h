@@ -5,9 +5,9 @@
 
 /// Runs `turns` rounds of an instruction that adds 32 products of BF16 elements, or 64 products of bytes, in enough
 /// chains to hide its latency. Returns the floating-point or integer operations done (a multiplication and an addition
-/// are two), or 0 where the processor lacks the instruction. No kernel uses either: on Intel's processors BF16 pairs
-/// are added at half the rate of F32 multiply-adds, and activations are not bytes. The results say what a library that
-/// does use them could reach.
+/// are two), or 0 where the processor lacks the instruction. Products of many rows in the profile BF16 use the first one on
+/// AMD's processors; Intel's add BF16 pairs at half the rate of F32 multiply-adds. Products of the profiles INT8 use the
+/// second one.
 int64_t braid_bf16_dots(int64_t turns);
 int64_t braid_int8_dots(int64_t turns);
 
