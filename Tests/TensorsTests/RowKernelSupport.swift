@@ -63,9 +63,11 @@ import Testing
     static var reference: KernelLevel { KernelLevel(BRAID_REFERENCE)! }
     /// The level AVX-512 as processors without VNNI have it.
     private static var withoutVNNI: KernelLevel? { unsafe KernelLevel(braid_avx512_without_vnni()) }
+    /// The level AVX-512 as processors with a fast VDPBF16PS have it.
+    private static var withDots: KernelLevel? { unsafe KernelLevel(braid_avx512_with_dots()) }
     static var fast: [KernelLevel] {
         [BRAID_NEON, BRAID_AVX2, BRAID_AVX512, BRAID_AMX].compactMap { KernelLevel($0) }
-            + [withoutVNNI].compactMap(\.self)
+            + [withoutVNNI, withDots].compactMap(\.self)
     }
     static var all: [KernelLevel] { [reference] + fast }
 }
