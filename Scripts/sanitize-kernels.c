@@ -244,13 +244,14 @@ static paging page_map(int64_t positions) {
     return map;
 }
 
-static braid_lane lane(paging map, int64_t columns) {
+static braid_lane lane(paging map, int64_t columns, bool is_index) {
     braid_lane lane = {.dtype = (braid_dtype)from_to(0, 2), .width = columns};
+    if (is_index && from_to(0, 3) == 0) lane.dtype = BRAID_FP4;
     lane.group = flag() ? 16 * from_to(1, 10) : columns + from_to(0, 3);
-    if (lane.group == 0) lane.group = 16;
-    lane.scale_type = (braid_scale_type)flag();
+    if (lane.group == 0 || (lane.dtype == BRAID_FP4 && flag())) lane.group = 32;
+    lane.scale_type = lane.dtype == BRAID_FP4 ? BRAID_SCALE_E8M0 : (braid_scale_type)flag();
     int64_t bytes = braid_entry_bytes(lane.dtype, columns, lane.group, lane.scale_type);
-    if (lane.dtype != BRAID_FP8) {
+    if (!braid_lane_has_scales(lane.dtype)) {
         lane.data = stored(map.entries * columns, lane.dtype);
         return lane;
     }
@@ -258,8 +259,9 @@ static braid_lane lane(paging map, int64_t columns) {
     for (int64_t entry = 0; entry < map.entries; entry++) {
         char *values = data + entry * bytes;
         memset(values, 0, (size_t)bytes);
-        for (int64_t i = 0; i < columns; i++) values[i] = (char)from_to(0, 0x7E);
-        char *scales = values + braid_scales_offset(columns);
+        const bool is_fp4 = lane.dtype == BRAID_FP4;
+        for (int64_t i = 0; i < braid_value_bytes(lane.dtype, columns); i++) values[i] = (char)from_to(0, is_fp4 ? 0xFF : 0x7E);
+        char *scales = values + braid_scales_offset(lane.dtype, columns);
         for (int64_t i = 0; i * lane.group < columns; i++) {
             float scale = number() / 100;
             if (lane.scale_type == BRAID_SCALE_E8M0) scales[i] = (char)(from_to(0, 15) ? from_to(110, 127) : from_to(0, 255));
@@ -454,7 +456,7 @@ static void try_index_scores(const braid_kernels *reference, const braid_kernels
     paging map = page_map(braid_sharded(p.owned, p.first + p.count) + 1);
     p.pages = map.pages;
     p.page_shift = map.shift;
-    p.keys = lane(map, from_to(0, 15) ? from_to(1, 140) : BRAID_MAX_INDEX_WIDTH);
+    p.keys = lane(map, flag() ? 128 : from_to(0, 15) ? from_to(1, 140) : BRAID_MAX_INDEX_WIDTH, true);
     p.q = floats(p.m * p.heads * p.keys.width, number);
     p.weights = floats(p.m * p.heads, number);
     p.scores_stride = p.count + from_to(0, 4);
@@ -605,8 +607,8 @@ static void try_attention(const braid_kernels *reference, const braid_kernels *f
     paging map = page_map(longest + 1);
     p.pages = map.pages;
     p.page_shift = map.shift;
-    p.latent = lane(map, is_long ? from_to(1, 40) : flag() ? tiled[from_to(0, 4)] : from_to(1, 150));
-    p.rope = lane(map, flag() ? 16 * from_to(0, 4) : from_to(0, 64));
+    p.latent = lane(map, is_long ? from_to(1, 40) : flag() ? tiled[from_to(0, 4)] : from_to(1, 150), false);
+    p.rope = lane(map, flag() ? 16 * from_to(0, 4) : from_to(0, 64), false);
     int64_t per_head = p.latent.width + p.rope.width;
     p.q_stride = p.heads * per_head + from_to(0, 3);
     p.q = floats(extent(p.m, p.q_stride, p.heads * per_head), number);
@@ -836,6 +838,11 @@ static void try_store_rows(const braid_kernels *reference, const braid_kernels *
     braid_store_rows p = {.m = from_to(0, 7), .n = width(), .dtype = (braid_dtype)from_to(0, 2)};
     p.group = flag() ? 128 : from_to(1, 140);
     p.scale_type = (braid_scale_type)flag();
+    if (from_to(0, 3) == 0) {
+        p.dtype = BRAID_FP4;
+        p.group = flag() ? 32 : flag() ? 16 * from_to(1, 9) : p.n + from_to(0, 3);
+        p.scale_type = BRAID_SCALE_E8M0;
+    }
     p.x_stride = p.n + from_to(0, 20);
     p.x = floats(extent(p.m, p.x_stride, p.n), wild);
     int32_t *slots = shuffled(p.m, 12);

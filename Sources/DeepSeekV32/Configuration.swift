@@ -91,13 +91,12 @@ package struct DeepSeekConfiguration: Sendable, Equatable {
     ///
     /// - Parameter drafts: true to include a key set for the next-token block, after those of the layers.
     package func cacheFormat(_ type: CacheType, pageSize: Int, drafts: Bool = false) -> CacheFormat {
+        precondition(!type.hasFP4Index, "index keys of \(modelType) in FP4")
         let lanes = [
             KeySet.Lane(as: type, width: latentWidth, fp8: Self.latentRounding),
             KeySet.Lane(as: type, width: ropeWidth, fp8: .keepsBF16),
         ]
-        // An FP8 cache rotates index keys (`Indexer`), so the elements of an entry have similar magnitudes and share a
-        // scale.
-        let index = indexer.map { KeySet.Lane(as: type, width: $0.width, fp8: .perEntry) }
+        let index = indexer.map { KeySet.Lane(indexAs: type, width: $0.width) }
         let sets = (0..<layers + (drafts ? 1 : 0)).map { layer in
             [KeySet("keys", indexer(ofLayer: layer) == nil ? lanes : lanes + [index!])]
         }

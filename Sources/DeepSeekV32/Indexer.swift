@@ -39,7 +39,7 @@ struct Indexer {
         seat.kernels.layerNorm(out, keyNorm.view, keyBias.view, epsilon: 1e-6, into: out)
         seat.kernels.rope(
             out, heads: 1, headStride: width, interleaved: configuration.interleaved, angles)
-        rotate(out, heads: 1, dtype, seat)
+        seat.kernels.spreadIndex(out, heads: 1, for: dtype)
     }
 
     /// Computes index queries from the compressed query, and head weights from the layer's input.
@@ -56,17 +56,10 @@ struct Indexer {
         seat.kernels.matmul(compressed, queryUp, into: queries, seat.scratch)
         seat.kernels.rope(
             queries, heads: heads, headStride: width, interleaved: configuration.interleaved, angles)
-        rotate(queries, heads: heads, dtype, seat)
+        seat.kernels.spreadIndex(queries, heads: heads, for: dtype)
         seat.kernels.inF32.matmul(x, headWeights, into: weights, seat.scratch)
         seat.kernels.scale(weights, by: 1 / Float(heads).squareRoot() / Float(width).squareRoot())
         return IndexQuery(
             queries: queries, weights: weights, topK: configuration.topK, set: keySet, lane: KeyLanes.index)
-    }
-
-    /// Applies a Hadamard transform if the cache keeps index keys in FP8 with one scale per entry: it spreads large
-    /// values in a few elements over all elements. Queries are transformed too, so scores do not change. Widths that
-    /// are not a power of two have no such transform and are rounded as they are.
-    private func rotate(_ x: View, heads: Int, _ dtype: DType, _ seat: Seat) {
-        if dtype == .fp8 && Kernels.canRotate(width: width) { seat.kernels.hadamard(x, heads: heads) }
     }
 }

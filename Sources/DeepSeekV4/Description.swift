@@ -29,7 +29,8 @@ extension DeepSeekV4Configuration: ModelConfiguration {
             parallelShape: parallelShape, formats: formats,
             tensorNames: .init(
                 layers: "layers.", blocks: "mtp.", firstBlock: 0, blockTensor: "e_proj.weight",
-                copies: tiesEmbeddings ? [WeightNames.head] : []))
+                copies: tiesEmbeddings ? [WeightNames.head] : []),
+            canKeepIndexInFP4: true)
     }
 
     /// The degrees of parallelism that are legal. Tensor ranks divide the groups of heads that have an output projection

@@ -71,9 +71,7 @@ extension DeepSeekV4Configuration {
         if kind == .slidingWindow { return [keys] }
         var inputs = [KeySet.Lane(.f32, width: 2 * kind.halves * headWidth)]
         if kind == .compressedSparse {
-            // An FP8 cache rotates index keys (`Indexer`), so the elements of an entry have similar magnitudes and
-            // share a scale.
-            lanes.append(KeySet.Lane(as: type, width: indexer.width, fp8: .perEntry))
+            lanes.append(KeySet.Lane(indexAs: type, width: indexer.width))
             inputs.append(KeySet.Lane(.f32, width: 2 * kind.halves * indexer.width))
         }
         return [

@@ -185,7 +185,7 @@ private struct SentLane: WireCodable {
         try wire.pass(&scales)
     }
 
-    private static let types: [DType] = [.f32, .bf16, .fp8]
+    private static let types: [DType] = [.f32, .bf16, .fp8, .fp4]
     private static let maxWidth = 1 << 20
 
     func lane() throws(Wire.Failure) -> KeySet.Lane {
@@ -193,7 +193,7 @@ private struct SentLane: WireCodable {
             (1...Self.maxWidth).contains(group)
         else { throw Wire.Failure(description: "a lane of \(width) elements in groups of \(group)") }
         guard let scaleType = ScaleType.allCases.first(where: { "\($0)" == scales }),
-            scaleType == .f32 || dtype == .fp8
+            dtype == .fp8 || scaleType == (dtype == .fp4 ? .e8m0 : .f32)
         else { throw Wire.Failure(description: "a \(dtype) lane with scales of another type") }
         return KeySet.Lane(dtype, width: width, group: group, scaleType: scaleType)
     }

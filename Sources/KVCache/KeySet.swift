@@ -72,7 +72,7 @@ extension KeySet {
         package let dtype: DType
         /// The number of elements of an entry.
         package let width: Int
-        /// The number of elements that share a scale; only FP8 has scales.
+        /// The number of elements that share a scale; only FP8 and FP4 have scales.
         package let group: Int
         /// The type of the scales; `f32` where there are none.
         package let scaleType: ScaleType
@@ -80,8 +80,8 @@ extension KeySet {
         /// Creates a lane.
         ///
         /// - Parameters:
-        ///   - group: the number of elements that share a scale, for FP8; all elements of an entry when `nil`.
-        ///   - scaleType: the type of the scales, for FP8.
+        ///   - group: the number of elements that share a scale, for FP8 and FP4; all elements of an entry when `nil`.
+        ///   - scaleType: the type of the scales, for FP8 and FP4.
         package init(_ dtype: DType, width: Int, group: Int? = nil, scaleType: ScaleType = .f32) {
             self.dtype = dtype
             self.width = width
@@ -89,16 +89,29 @@ extension KeySet {
             self.scaleType = scaleType
         }
 
-        /// Creates a lane for a cache of the type that users choose.
+        /// Creates a lane of other keys than index keys for a cache of the type that users choose.
         ///
         /// - Parameter rounding: how an FP8 cache keeps the lane; caches of other types keep all lanes alike.
         package init(as type: CacheType, width: Int, fp8 rounding: FP8Rounding) {
-            switch (type, rounding) {
+            switch (type.keys, rounding) {
             case (.float32, _): self.init(.f32, width: width)
             case (.bfloat16, _), (.fp8, .keepsBF16): self.init(.bf16, width: width)
             case (.fp8, .grouped(let group, let scaleType)):
                 self.init(.fp8, width: width, group: group, scaleType: scaleType)
             case (.fp8, .perEntry): self.init(.fp8, width: width)
+            }
+        }
+
+        /// Creates a lane of index keys for a cache of the type that users choose.
+        ///
+        /// In FP8 all elements of a key share a scale; index keys are rotated (`Kernels.spreadIndex`), so their
+        /// magnitudes are similar. In FP4 each 32 elements share one, as DeepSeek-V4's own code rounds index keys: a key of
+        /// 128 elements has 64 + 4 bytes.
+        package init(indexAs type: CacheType, width: Int) {
+            if type.hasFP4Index {
+                self.init(.fp4, width: width, group: 32, scaleType: .e8m0)
+            } else {
+                self.init(as: type, width: width, fp8: .perEntry)
             }
         }
 

@@ -1,3 +1,4 @@
+package import KVCache
 package import Parallelism
 package import Tensors
 
@@ -31,13 +32,15 @@ package struct ModelDescription: Sendable {
     package var formats: WeightFormats
     /// The names that the checkpoint gives what is beside the weights above; `nil` for models that no checkpoint has.
     package var tensorNames: TensorNames?
+    /// True if a cache may keep the model's index keys in FP4, because the model was made for that.
+    package var canKeepIndexInFP4: Bool
 
     package init(
         modelType: String, vocabularySize: Int, hiddenSize: Int, stateWidth: Int, contextLength: Int,
         layers: [LayerDescription], draftLayers: [LayerDescription], reusedSelection: Int = 0,
         embedding: LayerDescription.Weights, finalNorm: LayerDescription.Weights, head: LayerDescription.Weights,
         parallelShape: ModelShape,
-        formats: WeightFormats, tensorNames: TensorNames? = nil
+        formats: WeightFormats, tensorNames: TensorNames? = nil, canKeepIndexInFP4: Bool = false
     ) {
         self.modelType = modelType
         self.vocabularySize = vocabularySize
@@ -53,6 +56,18 @@ package struct ModelDescription: Sendable {
         self.parallelShape = parallelShape
         self.formats = formats
         self.tensorNames = tensorNames
+        self.canKeepIndexInFP4 = canKeepIndexInFP4
+    }
+
+    /// The types that a cache of the model may have.
+    package var cacheTypes: [CacheType] { CacheType.plain + (canKeepIndexInFP4 ? CacheType.withFP4Index : []) }
+
+    /// Returns why a cache of the model cannot have a type, as a sentence that begins with the option; `nil` if it can.
+    package func problem(with type: CacheType) -> String? {
+        guard type.hasFP4Index && !canKeepIndexInFP4 else { return nil }
+        return
+            "--enable-deepseek-v4-fp4-indexer: only models of type deepseek_v4 were made for index keys in FP4, and this "
+            + "one is of type \(modelType); leave it out"
     }
 
     /// The names by which a checkpoint's tensors belong to a layer or a next-token block.

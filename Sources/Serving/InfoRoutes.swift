@@ -183,7 +183,9 @@ struct InfoRoutes: Sendable {
             "layout_notation": .string(settings.notation),
             "chunked_prefill_size": .integer(settings.chunkedPrefillSize),
             "max_prefill_tokens": .integer(settings.maxPrefillTokens),
-            "kv_cache_dtype": .string(settings.kvCacheDtype), "disable_radix_cache": .bool(!settings.prefixCache),
+            "kv_cache_dtype": .string(settings.kvCacheDtype),
+            "enable_deepseek_v4_fp4_indexer": .bool(settings.hasFP4Index),
+            "disable_radix_cache": .bool(!settings.prefixCache),
             "processes": .integer(settings.processes),
         ])
     }

@@ -4,9 +4,9 @@ import CKernels
 @safe package struct CacheLane: @unchecked Sendable {
     package let dtype: DType
     package let width: Int
-    /// The number of columns of an entry that share a scale. Only FP8 has scales.
+    /// The number of columns of an entry that share a scale. Only FP8 and FP4 have scales.
     package let group: Int
-    /// The type of the scales; other types than FP8 ignore it.
+    /// The type of the scales: E8M0 for FP4, any for FP8; other types ignore it.
     package let scaleType: ScaleType
     package let entries: Int
     let base: UnsafeMutableRawPointer
@@ -15,11 +15,12 @@ import CKernels
     ///
     /// - Parameters:
     ///   - base: `entries` times `entryBytes` bytes, 4-byte aligned.
-    ///   - group: the columns that share a scale (FP8): a multiple of 16, or at least the width.
+    ///   - group: the columns that share a scale (FP8, FP4): a multiple of 16, or at least the width.
     @unsafe package init(
         _ base: UnsafeMutableRawPointer, dtype: DType, width: Int, group: Int, scaleType: ScaleType, entries: Int
     ) {
-        precondition(dtype != .int8 && dtype != .fp4, "a cache has no \(dtype) lanes")
+        precondition(dtype != .int8, "a cache has no \(dtype) lanes")
+        precondition(dtype != .fp4 || scaleType == .e8m0, "FP4 with \(scaleType) scales")
         precondition(group > 0 && (group % 16 == 0 || group >= width), "groups of \(group) in a lane of \(width)")
         unsafe self.base = unsafe base
         self.group = group

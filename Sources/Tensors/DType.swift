@@ -9,8 +9,8 @@ package enum DType: Sendable, Equatable, CaseIterable {
     case fp8
     /// Integers have F32 scales, those of a weight's `Scaling`; no cache lane has integers.
     case int8
-    /// E2M1 values are pairs in a byte, the first in its low four bits, and have E8M0 scales, which are bytes; no cache
-    /// lane has them.
+    /// E2M1 values are pairs in a byte, the first in its low four bits, and have E8M0 scales, which are bytes; of cache
+    /// lanes only those of index keys have them.
     case fp4
 
     /// The size of one element in bits, without scales.

@@ -1,6 +1,6 @@
 import CKernels
 
-/// Says how a scale of FP8 elements in a cache lane is stored.
+/// Says how a scale of FP8 or FP4 elements in a cache lane is stored.
 package enum ScaleType: Sendable, Equatable, CaseIterable {
     /// A scale is a number of 32 bits.
     case f32

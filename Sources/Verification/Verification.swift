@@ -28,8 +28,9 @@ package final class Verification {
         init(_ conditions: ServingConditions) {
             mix = conditions.mix
             // Such a profile rounds keys to BF16 when it reads them: keeping them so must not change a bit.
-            let isEqual = conditions.cacheType == .bfloat16 && conditions.profile.roundsToBF16
-            cacheType = isEqual ? .float32 : conditions.cacheType
+            let isEqual = conditions.cacheType.keys == .bfloat16 && conditions.profile.roundsToBF16
+            let keys = isEqual ? .float32 : conditions.cacheType.keys
+            cacheType = CacheType(keys, hasFP4Index: conditions.cacheType.hasFP4Index)
             profile = conditions.profile
             reuse = conditions.prefix != .cold
         }
@@ -73,10 +74,11 @@ package final class Verification {
 
     /// Returns the difference, relative to a row's largest value, that is allowed where bitwise equality is not
     /// promised. Where the cache or the profile rounds values, a difference in the last bit of one can become one of a whole
-    /// step of that rounding: 2^-3 of the value in E4M3, 2^-7 in BF16 and of the largest value in INT8.
+    /// step of that rounding: 2^-1 of the value in E2M1, 2^-3 in E4M3, 2^-7 in BF16 and of the largest value in INT8.
     package static func tolerance(of conditions: ServingConditions) -> Float {
-        if conditions.cacheType == .fp8 { return 0.125 }
-        return conditions.cacheType == .bfloat16 || conditions.profile != .f32 ? 1e-2 : 1e-5
+        if conditions.cacheType.hasFP4Index { return 0.5 }
+        if conditions.cacheType.keys == .fp8 { return 0.125 }
+        return conditions.cacheType.keys == .bfloat16 || conditions.profile != .f32 ? 1e-2 : 1e-5
     }
 
     /// Serves a case's workload and compares the result with one rank's run.

@@ -112,7 +112,7 @@ package struct ServingConditions: Sendable, Hashable {
     ///   - alignment: The number of tokens that page sizes are multiples of.
     ///   - profiles: The numerics profiles: the first has all combinations, each other one a fifth of them.
     package static func all(
-        longestPrompt: Int, cacheTypes: [CacheType] = CacheType.allCases, canDraft: Bool = false,
+        longestPrompt: Int, cacheTypes: [CacheType] = CacheType.plain, canDraft: Bool = false,
         alignment: Int = 1, threads: [Int] = [1, 2], profiles: [NumericsProfile] = [.f32]
     ) -> [ServingConditions] {
         let all = [ServingConditions()]
@@ -124,7 +124,7 @@ package struct ServingConditions: Sendable, Hashable {
             .with(\.mix, Workload.Kind.allCases)
             .with(\.threads, threads)
             .with(\.blocks, BlockSizes.allCases)
-        // Dimensions have up to four values each, so every fifth combination has all pairs of them.
+        // No dimension has a multiple of five values, so every fifth combination has all pairs of them.
         let fifth = stride(from: 0, to: all.count, by: 5).map { all[$0] }
         return all.with(\.profile, Array(profiles.prefix(1))) + fifth.with(\.profile, Array(profiles.dropFirst()))
     }

@@ -1,5 +1,6 @@
 import ArgumentParser
 package import KVCache
+package import Modeling
 package import Tensors
 
 /// The value of `--kv-cache-dtype`: how the KV cache keeps keys, or the smallest way in which no answer changes.
@@ -18,14 +19,35 @@ package enum CacheChoice: String, CaseIterable, ExpressibleByArgument, Sendable 
         }
     }
 
-    /// Returns the type for a numerics profile. Profiles that round operands to BF16 round every key that they read, so
-    /// a cache in BF16 gives the bits of one in F32.
-    package func type(in profile: NumericsProfile) -> CacheType {
+    /// Returns the type of keys for a numerics profile. Profiles that round operands to BF16 round every key that they
+    /// read, so a cache in BF16 gives the bits of one in F32.
+    package func keys(in profile: NumericsProfile) -> CacheType.Keys {
         switch self {
         case .auto: profile.roundsToBF16 ? .bfloat16 : .float32
         case .float32: .float32
         case .bfloat16: .bfloat16
         case .fp8: .fp8
         }
+    }
+}
+
+/// How the KV cache keeps index keys.
+package struct IndexCacheOptions: ParsableArguments, Sendable {
+    @Flag(
+        name: .customLong("enable-deepseek-v4-fp4-indexer"),
+        help: """
+            Keep index keys in FP4, whatever the type of other keys: 68 bytes of an entry instead of 132 in FP8. Only for \
+            DeepSeek-V4, which was trained for it.
+            """)
+    package var hasFP4Index = false
+
+    package init() {}
+
+    /// Returns the type of a cache whose other keys have this type.
+    package func type(_ keys: CacheType.Keys) -> CacheType { CacheType(keys, hasFP4Index: hasFP4Index) }
+
+    /// - Throws: `CommandError` if the model's index keys cannot be kept so.
+    package func check(_ model: ModelDescription) throws {
+        if let problem = model.problem(with: type(.float32)) { throw CommandError(problem) }
     }
 }

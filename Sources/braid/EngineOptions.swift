@@ -46,6 +46,8 @@ package struct EngineOptions: ParsableArguments, Sendable {
             """)
     var kvCacheDtype = CacheChoice.auto
 
+    @OptionGroup var indexCache: IndexCacheOptions
+
     @Option(
         help: """
             Tokens of a KV page, a power of two. By default 64, or as many as the model's longest cache entry covers \
@@ -173,6 +175,7 @@ package struct EngineOptions: ParsableArguments, Sendable {
         return [
             property("--load-format", loadFormat), property("--dtype", choice),
             property("--kv-cache-dtype", kvCacheDtype),
+            property("--enable-deepseek-v4-fp4-indexer", indexCache.hasFP4Index),
             // The size that is used by default, unless the model's entries need a larger one; processes have the same
             // model.
             property("--page-size", pageSize ?? EngineConfiguration().pageSize),
@@ -231,7 +234,7 @@ package struct EngineOptions: ParsableArguments, Sendable {
     ) -> EngineConfiguration {
         var configuration = EngineConfiguration()
         configuration.profile = profile
-        configuration.cacheType = kvCacheDtype.type(in: profile)
+        configuration.cacheType = cacheType(in: profile)
         configuration.pageSize = pageSize ?? max(configuration.pageSize, model.positionAlignment)
         configuration.maxTotalTokens = maxTotalTokens
         configuration.cacheBytesPerRank = kvCacheMemoryBytes
@@ -252,6 +255,9 @@ package struct EngineOptions: ParsableArguments, Sendable {
         configuration.numa = parallel.numa
         return configuration
     }
+
+    /// Returns how keys are kept.
+    func cacheType(in profile: NumericsProfile) -> CacheType { indexCache.type(kvCacheDtype.keys(in: profile)) }
 
     /// Returns a number of tokens of a step that is no larger than a step can be, and says so if it was.
     private func clamped(_ tokens: Int, _ option: String, _ model: any Model, _ notes: inout [String]) -> Int {
@@ -328,6 +334,7 @@ package struct EngineOptions: ParsableArguments, Sendable {
     func directory() throws -> ModelDirectory {
         let directory = try ModelDirectory(try location())
         try checkpoint.check(directory)
+        try indexCache.check(directory.description)
         return directory
     }
 }

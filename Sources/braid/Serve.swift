@@ -126,7 +126,7 @@ struct Serve: AsyncParsableCommand {
         let chunk = engineOptions.chunkedPrefillSize
         let directory = try engineOptions.directory()
         let chosen = try AutomaticLayout(
-            directory, cache: engineOptions.kvCacheDtype.type(in: engineOptions.profile(of: directory, nil)),
+            directory, cache: engineOptions.cacheType(in: engineOptions.profile(of: directory, nil)),
             chunk: chunk > 0 ? min(chunk, EngineConfiguration.maxRows) : EngineConfiguration.maxRows)
         let numa = engineOptions.parallel.numa
         engineOptions.parallel = chosen.options

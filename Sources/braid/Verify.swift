@@ -43,6 +43,8 @@ struct Verify: AsyncParsableCommand {
     )
     var kvCacheDtype: CacheChoice?
 
+    @OptionGroup var indexCache: IndexCacheOptions
+
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512, amx; default: the best this processor has.")
     var kernels: Kernels.Level?
 
@@ -101,6 +103,11 @@ struct Verify: AsyncParsableCommand {
         if only != nil, let kvCacheDtype {
             throw ValidationError("--kv-cache-dtype: with --only, write \(kvCacheDtype.rawValue) into the case")
         }
+        if only != nil, indexCache.hasFP4Index {
+            throw ValidationError(
+                "--enable-deepseek-v4-fp4-indexer: with --only, write \(CacheType.withFP4Index[0].rawValue) or another of "
+                    + "these types into the case")
+        }
         if let threads = parallel.threadsPerRank {
             guard (1...64).contains(threads) else {
                 throw ValidationError("--threads-per-rank: \(threads) is not between 1 and 64; try 2")
@@ -148,6 +155,7 @@ struct Verify: AsyncParsableCommand {
     /// Loads the model; the first of the profiles is the one that most cases have.
     private func load() throws -> (directory: ModelDirectory, model: any Model, profiles: [NumericsProfile]) {
         let directory = try ModelDirectory(modelPath)
+        try indexCache.check(directory.description)
         let weights = try directory.openWeights(loadFormat)
         let progress = ProgressBar("loading \(modelPath)")
         defer { progress.finish() }
@@ -207,13 +215,21 @@ struct Verify: AsyncParsableCommand {
         }
         let conditions = ServingConditions.all(
             longestPrompt: longestPrompt,
-            cacheTypes: kvCacheDtype.map { [$0.type(in: profiles[0])] } ?? CacheType.allCases,
+            cacheTypes: cacheTypes(of: model.description, profiles[0]),
             canDraft: model.canDraft, alignment: model.positionAlignment,
             threads: parallel.threadsPerRank.map { [$0] } ?? [1, 2], profiles: profiles)
         if let only { return (try plan(only, model, severalProcesses: severalProcesses), 1) }
         let plan = VerificationPlan(layouts, conditions, limit: cases, seed: seed)
             .withPrefillServers(prefillShare ?? (severalProcesses ? .none : .some), all, seed: seed)
         return (plan.comparingRoundedLayoutsInF32(shape), layouts.count)
+    }
+
+    /// Returns the types of caches that the options allow: all that the model may have, by default.
+    private func cacheTypes(of model: ModelDescription, _ profile: NumericsProfile) -> [CacheType] {
+        let keys = kvCacheDtype.map { $0.keys(in: profile) }
+        return model.cacheTypes.filter {
+            (keys == nil || keys == $0.keys) && ($0.hasFP4Index || !indexCache.hasFP4Index)
+        }
     }
 
     /// Returns the plan of the one case that was asked for.
@@ -227,6 +243,9 @@ struct Verify: AsyncParsableCommand {
             let drafts = max(candidate.conditions.drafts, candidate.prefill?.drafts ?? 0)
             if drafts > 0 && !model.canDraft {
                 throw NotationError("'draft\(drafts)': this checkpoint has no next-token block; use draft0")
+            }
+            if let problem = model.description.problem(with: candidate.conditions.cacheType) {
+                throw NotationError("'\(candidate.conditions.cacheType.rawValue)': \(problem)")
             }
             if severalProcesses && candidate.prefill != nil {
                 throw NotationError("'from': keys are sent between servers of one process each; start one process")

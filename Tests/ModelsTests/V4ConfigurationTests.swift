@@ -167,6 +167,20 @@ import Testing
         #expect(format.layers[2][1].lanes.map(\.dtype) == [.f32])
     }
 
+    @Test(arguments: [ReleasedModel.v4Flash, .v4Pro], CacheType.withFP4Index)
+    func `of released shape keeps an index key in FP4 in 68 bytes`(model: ReleasedModel, type: CacheType) throws {
+        let format = try model.configuration().cacheFormat(type, pageSize: 128, drafts: true)
+        let plain = try model.configuration().cacheFormat(CacheType(type.keys), pageSize: 128, drafts: true)
+        let lanes = format.layers.joined().filter { $0.tokensPerEntry == 4 }.map { $0.lanes[KeySets.index] }
+        #expect(!lanes.isEmpty && lanes.allSatisfy { $0.bytesPerEntry == 68 })
+        #expect(lanes.allSatisfy { $0 == KeySet.Lane(.fp4, width: 128, group: 32, scaleType: .e8m0) })
+        // All other lanes are as without it.
+        for (sets, others) in zip(format.layers.joined(), plain.layers.joined()) {
+            #expect(
+                Array(sets.lanes.prefix(2)) == Array(others.lanes.prefix(2)) && sets.lanes.count == others.lanes.count)
+        }
+    }
+
     @Test(arguments: [ReleasedModel.v4Flash, .v4Pro])
     func `of released shape keeps a key of an FP8 cache in 584 bytes, as other engines do`(model: ReleasedModel) throws
     {

@@ -91,7 +91,7 @@ import Testing
             ParallelConfiguration(context: 4, expert: 4, kvSharding: KVSharding(ranks: 4)),
             .init(context: 4, kvSharding: KVSharding(ranks: 2, unit: 2)),
             .init(data: 2, context: 2, expert: 2, pipeline: 2, kvSharding: KVSharding(ranks: 2)),
-        ], CacheType.allCases)
+        ], CacheType.plain)
     func `are the measured ones where processes divide the keys`(
         parallel: ParallelConfiguration, cacheType: CacheType
     ) throws {

@@ -135,7 +135,7 @@ import Testing
         return found.sorted { "\($0)" < "\($1)" }.shuffled(using: &draw)
     }
 
-    @Test(arguments: Golden.cases, CacheType.allCases)
+    @Test(arguments: Golden.cases, CacheType.plain)
     func `in the cache and in every stage does not depend on the layout`(name: String, cacheType: CacheType) throws {
         let prompts = try Prompts(Golden(name))
         let one = try run(prompts, ParallelConfiguration(), cacheType: cacheType)
@@ -143,7 +143,7 @@ import Testing
         let layouts = layouts(of: prompts.model.parallelShape, ranks: 8, stages: 1...1)
         // Each type of cache is tried with other layouts.
         let samples = Self.samples / 2
-        let first = samples * CacheType.allCases.firstIndex(of: cacheType)!
+        let first = samples * CacheType.plain.firstIndex(of: cacheType)!
         #expect(layouts.count > first + samples)
         for parallel in layouts[first..<first + samples] {
             expect(try run(prompts, parallel, cacheType: cacheType), equals: one, "\(name), \(parallel)")

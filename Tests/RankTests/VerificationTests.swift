@@ -1,5 +1,6 @@
 import DeepSeekV32
 import Inference
+import KVCache
 import Modeling
 import Models
 import Parallelism
@@ -141,6 +142,15 @@ import Verification
             }
             #expect("\(difference)".hasPrefix("served again: ") == (prefix == "warm"))
             #expect(difference.value?.key.layer == 1 && difference.value?.isRepeatable == true)
+        }
+    }
+
+    @Test(arguments: CacheType.withFP4Index, ["cp2", "tp2", "dp2", "cp4 dcp2", "pp2"])
+    func `finds index keys in FP4 equal in all layouts`(type: CacheType, layout: String) throws {
+        for profile in ["f32", "bf16"] {
+            #expect(
+                try Self.finding("v4", nil, "\(layout) chunk9 page128 \(type.rawValue) warm mixed \(profile)") == .equal
+            )
         }
     }
 

@@ -18,7 +18,7 @@ struct IndexerKernelTests {
             count = dice.int(0...(small ? 40 : 330))
             stride = count + dice.int(0...4)
             keys = PagedLanes(
-                &dice, lanes: [LaneShape(&dice, width: width)], positions: first + count + 1,
+                &dice, lanes: [LaneShape(&dice, width: width, index: true)], positions: first + count + 1,
                 stored: Set(first..<first + count), wild: wild)
             q = dice.rows(m * heads, width: width, stride: width)
             weights = dice.rows(m, width: heads, stride: heads)
@@ -34,8 +34,9 @@ struct IndexerKernelTests {
             first = dice.int(0...70)
             count = dice.int(1...90)
             stride = count
-            let group = [nil, 16, 48, 64, 144].randomElement(using: &dice)!
-            let scaleType = braid_scale_type.all.randomElement(using: &dice)!
+            let group = [nil, 16, 32, 48, 64, 144].randomElement(using: &dice)!
+            let scaleType =
+                type == BRAID_FP4 ? BRAID_SCALE_E8M0 : braid_scale_type.all.randomElement(using: &dice)!
             keys = PagedLanes(
                 &dice, lanes: [LaneShape(width, type, group: group, scaleType: scaleType)],
                 positions: first + count + 1,
@@ -80,7 +81,7 @@ struct IndexerKernelTests {
         }
     }
 
-    @Test(arguments: [BRAID_F32, BRAID_BF16, BRAID_FP8])
+    @Test(arguments: [BRAID_F32, BRAID_BF16, BRAID_FP8, BRAID_FP4])
     func `few rows and heads score with the bits of the reference`(type: braid_dtype) {
         var dice = Dice(seed: 25)
         for pairs in 1...17 {
@@ -105,6 +106,46 @@ struct IndexerKernelTests {
             example.keys = PagedLanes(twinOf: example.keys)
             #expect(firstDifference(found, example.run(level)) == nil, "\(example.description)")
         }
+    }
+
+    @Test
+    func `the index key of DeepSeek-V4 in FP4 is 64 bytes of pairs and a byte for each 32 values`() {
+        // A key with the sixteen codes in turn, scaled by 1, 2, 4 and 8, and a query that reads one of its values. The
+        // reading is done by scores: with a weight of 1 and the query's sign that of the value, a score is its magnitude.
+        let codes: [Float] = [0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6]
+        let pairs = (0..<64).map { (i: Int) -> UInt8 in
+            let low = UInt8(2 * i % 16)
+            return low | (low + 1) << 4
+        }
+        let shape = LaneShape(128, BRAID_FP4, group: 32, scaleType: BRAID_SCALE_E8M0)
+        let lane = PagedLanes(entry: pairs + [127, 128, 129, 130], of: shape)
+        #expect(shape.entryBytes == 68)
+        for profile in [BRAID_PROFILE_F32, BRAID_PROFILE_BF16] {
+            for level in KernelLevel.all {
+                let found = (0..<128).map { i in
+                    var query = [Float](repeating: 0, count: 128)
+                    query[i] = codes[i % 16].sign == .minus ? -1 : 1
+                    return score(level, profile, query, lane)
+                }
+                let expected = (0..<128).map { (i: Int) -> Float in codes[i % 16].magnitude * Float(1 << (i / 32)) }
+                #expect(found == expected, "\(level.name), profile \(profile.rawValue)")
+            }
+        }
+    }
+
+    /// Returns the score of one key for one head of weight 1.
+    private func score(
+        _ level: KernelLevel, _ profile: braid_profile, _ query: [Float], _ keys: PagedLanes
+    ) -> Float {
+        let (queries, weights, out) = (Guarded(query), Guarded([Float(1)]), Guarded(repeating: untouched, count: 1))
+        let room = scratch(Int(BRAID_INDEX_SCRATCH))
+        let parameters = unsafe braid_index_scores(
+            profile: profile, m: 1, heads: 1, q: queries.pointer, weights: weights.pointer, keys: keys.lane(0),
+            pages: keys.pages.pointer, page_shift: Int32(keys.pageShift),
+            owned: braid_kv_sharding(ranks: 1, unit: 1, rank: 0), first: 0, count: 1, scores: out.pointer,
+            scores_stride: 1, index_key_tiles: 0, scratch: room.pointer)
+        unsafe call(level.table.index_scores, parameters, keeping: [queries, weights, keys, out, room])
+        return out.values[0]
     }
 
     @Test

@@ -182,19 +182,23 @@ struct LaneShape {
         self.scaleType = scaleType
     }
 
-    /// Returns any type that a cache may have, with any groups and scales for FP8.
-    init(_ dice: inout Dice, width: Int) {
-        let dtype = [BRAID_F32, BRAID_BF16, BRAID_FP8].randomElement(using: &dice)!
+    /// Returns any type that a cache may have, with any groups for FP8 and FP4 and any scales for FP8.
+    ///
+    /// - Parameter index: whether the lane has index keys, which may also be FP4.
+    init(_ dice: inout Dice, width: Int, index: Bool = false) {
+        let types = [BRAID_F32, BRAID_BF16, BRAID_FP8] + (index ? [BRAID_FP4, BRAID_FP4] : [])
+        let dtype = types.randomElement(using: &dice)!
+        let usual = dtype == BRAID_FP4 && dice.flag()
         self.init(
-            width, dtype, group: dice.int(0...2) == 0 ? nil : dice.int(1...9) * 16,
-            scaleType: braid_scale_type.all.randomElement(using: &dice)!)
+            width, dtype, group: usual ? 32 : dice.int(0...2) == 0 ? nil : dice.int(1...9) * 16,
+            scaleType: dtype == BRAID_FP4 ? BRAID_SCALE_E8M0 : braid_scale_type.all.randomElement(using: &dice)!)
     }
 
     var entryBytes: Int { Int(braid_entry_bytes(dtype, Int64(width), Int64(group), scaleType)) }
 
     /// Returns an entry's bytes and the numbers they represent. Padding bytes are not zero.
     func entry(_ dice: inout Dice, wild: Bool) -> (bytes: [UInt8], values: [Float]) {
-        guard dtype == BRAID_FP8 else {
+        guard dtype == BRAID_FP8 || dtype == BRAID_FP4 else {
             let bytes = (0..<width).map { _ in storedBytes(dice.float(), dtype) }
             let values = bytes.map { bytes in
                 let bits = bytes.reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
@@ -202,6 +206,7 @@ struct LaneShape {
             }
             return (Array(bytes.joined()), values)
         }
+        if dtype == BRAID_FP4 { return fp4Entry(&dice, wild: wild) }
         let codes = (0..<width).map { _ in
             let code = UInt8.random(in: 0...255, using: &dice)
             return code & 0x7F == 0x7F && !wild ? 0x01 : code
@@ -215,6 +220,16 @@ struct LaneShape {
         let stored = scales.flatMap { storedScale($0, scaleType) }
         return (toWords(codes, filling: 0xFF) + toWords(stored, filling: 0xFF), values)
     }
+
+    /// Returns an FP4 entry. Padding is not zero, nor is the half of a byte behind an odd number of values.
+    private func fp4Entry(_ dice: inout Dice, wild: Bool) -> (bytes: [UInt8], values: [Float]) {
+        let codes = (0..<(width + 1) / 2).map { _ in UInt8.random(in: 0...255, using: &dice) }
+        let scales = (0..<(width + group - 1) / group).map { _ in
+            UInt8(wild && dice.flag() ? dice.int(0...255) : dice.int(117...125))
+        }
+        let values = (0..<width).map { i in e2m1(codes[i / 2] >> (i & 1 == 0 ? 0 : 4) & 0xF) * e8m0(scales[i / group]) }
+        return (toWords(codes, filling: 0xFF) + toWords(scales, filling: 0xFF), values)
+    }
 }
 
 /// Holds lanes of a cache with the same pages in shuffled order. Elements that no position of `stored` needs are NaN.
@@ -226,7 +241,7 @@ final class PagedLanes {
     /// Holds, for each lane, [positions, width] widened; NaN where nothing is stored.
     let values: [[Float]]
 
-    /// - Parameter wild: whether FP8 entries may hold codes and scales that are not numbers.
+    /// - Parameter wild: whether FP8 and FP4 entries may hold codes and scales that are not numbers.
     init(_ dice: inout Dice, lanes shapes: [LaneShape], positions: Int, stored: Set<Int>, wild: Bool = false) {
         self.shapes = shapes
         pageShift = dice.int(0...6)
@@ -266,6 +281,12 @@ final class PagedLanes {
             }
             return Guarded(lane)
         }
+    }
+
+    /// Returns a lane of one entry with these bytes.
+    init(entry: [UInt8], of shape: LaneShape) {
+        (pageShift, pages, shapes, values) = (0, Guarded([0]), [shape], [])
+        lanes = [Guarded(entry)]
     }
 
     private static func entry(_ position: Int, _ order: [Int32], _ shift: Int) -> Int {

@@ -150,16 +150,128 @@ struct QuantizationKernelTests {
         }
     }
 
-    /// Returns the FP8 entry of one row.
-    private func store(_ level: KernelLevel, _ row: [Float], group: Int, _ type: braid_scale_type) -> [UInt8] {
-        let bytes = LaneShape(row.count, BRAID_FP8, group: group, scaleType: type).entryBytes
+    /// Returns the FP8 or FP4 entry of one row.
+    private func store(
+        _ level: KernelLevel, _ row: [Float], group: Int, _ type: braid_scale_type, as dtype: braid_dtype = BRAID_FP8
+    ) -> [UInt8] {
+        let bytes = LaneShape(row.count, dtype, group: group, scaleType: type).entryBytes
         let (input, places) = (Guarded(row), Guarded([Int32(0)]))
         let lane = Guarded(repeating: UInt8(0x55), count: bytes)
         let parameters = unsafe braid_store_rows(
             m: 1, n: Int64(row.count), x: input.pointer, x_stride: Int64(row.count), slots: places.pointer,
-            lane: lane.pointer, dtype: BRAID_FP8, group: Int64(group), scale_type: type)
+            lane: lane.pointer, dtype: dtype, group: Int64(group), scale_type: type)
         unsafe call(level.table.store_rows, parameters, keeping: [input, places, lane])
         return lane.values
+    }
+
+    /// Returns the nearest E2M1 code by comparing all eight magnitudes; the even one of two equally near.
+    private func nearestFP4(_ x: Double) -> UInt8 {
+        let magnitudes = [0, 0.5, 1, 1.5, 2, 3, 4, 6]
+        let best = (0..<8).min { a, b in
+            let (distanceA, distanceB) = (abs(magnitudes[a] - abs(x)), abs(magnitudes[b] - abs(x)))
+            return distanceA == distanceB ? a & 1 < b & 1 : distanceA < distanceB
+        }
+        return UInt8(best!) | (x.sign == .minus ? 8 : 0)
+    }
+
+    /// Returns what DeepSeek's code makes of a row: the smallest power of two for each group of which six are not less than
+    /// its largest magnitude, and the nearest numbers.
+    private func fp4Entry(_ row: [Float], group: Int) -> [UInt8] {
+        var (codes, scales): ([UInt8], [UInt8]) = ([], [])
+        for start in stride(from: 0, to: row.count, by: group) {
+            let part = row[start..<min(start + group, row.count)]
+            let largest = part.reduce(0) { max($0, Double($1.magnitude)) }
+            guard part.allSatisfy(\.isFinite) else {
+                scales.append(255)
+                codes += part.map { _ in 0 }
+                continue
+            }
+            let exponent = (-126...126).first { 6 * Double(sign: .plus, exponent: $0, significand: 1) >= largest }!
+            scales.append(UInt8(exponent + 127))
+            codes += part.map { nearestFP4(Double($0) * Double(sign: .plus, exponent: -exponent, significand: 1)) }
+        }
+        if codes.count % 2 == 1 { codes.append(0) }
+        let pairs = stride(from: 0, to: codes.count, by: 2).map { codes[$0] | codes[$0 + 1] << 4 }
+        return toWords(pairs, filling: 0) + toWords(scales, filling: 0)
+    }
+
+    @Test
+    func `an FP4 entry has for each group the least scale and the nearest numbers, and zeros beside them`() {
+        var dice = Dice(seed: 57)
+        for i in 0..<300 {
+            let m = dice.int(0...7)
+            let n = dice.flag() ? 128 : dice.width()
+            let group = [32, 16 * dice.int(1...9), n + dice.int(0...3)].randomElement(using: &dice)!
+            let stride = n + dice.int(0...20)
+            let x = dice.rows(m, width: n, stride: stride, wild: i % 3 == 0).map { i % 5 == 0 ? $0 * 1e-37 : $0 }
+            let slots = (0..<12).shuffled(using: &dice).prefix(m).map { dice.int(0...3) == 0 ? -1 : Int32($0) }
+            let entryBytes = LaneShape(n, BRAID_FP4, group: group, scaleType: BRAID_SCALE_E8M0).entryBytes
+            var expected = [UInt8](repeating: 0x55, count: 12 * entryBytes)
+            for r in 0..<m where slots[r] >= 0 {
+                let entry = fp4Entry(Array(x[r * stride..<r * stride + n]), group: group)
+                #expect(entry.count == entryBytes)
+                let start = Int(slots[r]) * entryBytes
+                expected.replaceSubrange(start..<start + entryBytes, with: entry)
+            }
+            for level in KernelLevel.all {
+                let (input, places) = (Guarded(x), Guarded(slots))
+                let lane = Guarded(repeating: UInt8(0x55), count: 12 * entryBytes)
+                let parameters = unsafe braid_store_rows(
+                    m: Int64(m), n: Int64(n), x: input.pointer, x_stride: Int64(stride), slots: places.pointer,
+                    lane: lane.pointer, dtype: BRAID_FP4, group: Int64(group), scale_type: BRAID_SCALE_E8M0)
+                unsafe call(level.table.store_rows, parameters, keeping: [input, places, lane])
+                #expect(lane.values == expected, "\(level.name), \(m) x \(n), groups of \(group)")
+            }
+        }
+    }
+
+    @Test
+    func `an FP4 value is the nearest of all sixteen`() {
+        // Six makes the scale 1. Each number that is representable, the middle of two neighbours, and those beside it.
+        let magnitudes: [Float] = [0, 0.5, 1, 1.5, 2, 3, 4, 6]
+        var x: [Float] =
+            [6, .leastNonzeroMagnitude, -.leastNonzeroMagnitude, -0.0] + magnitudes + magnitudes.map { -$0 }
+        for (low, high) in zip(magnitudes, magnitudes.dropFirst()) {
+            let middle = (low + high) / 2
+            x += [middle, middle.nextUp, middle.nextDown, -middle, -middle.nextUp, -middle.nextDown]
+        }
+        for level in KernelLevel.all {
+            let lane = store(level, x, group: 16 * ((x.count + 15) / 16), BRAID_SCALE_E8M0, as: BRAID_FP4)
+            #expect(lane == fp4Entry(x, group: x.count), "\(level.name)")
+            #expect(lane[(x.count + 7) / 8 * 4] == 127)
+        }
+    }
+
+    @Test
+    func `an index key of DeepSeek-V4 in FP4 has 64 bytes of pairs and four of scales`() {
+        // Groups of 32. A scale is 1 if the largest magnitude, in the last group 1.75, is more than 3 and at most 6. The
+        // scale of zeros is the least normal one.
+        let largest: [Float] = [6, 6.5, 3, 0]
+        let key = largest.flatMap { [$0, -1.75] + [Float](repeating: 0, count: 30) }
+        for level in KernelLevel.all {
+            var lane = store(level, key, group: 32, BRAID_SCALE_E8M0, as: BRAID_FP4)
+            #expect(lane.count == 68)
+            #expect(Array(lane[64...]) == [127, 128, 126, 126], "\(level.name)")
+            // Divided by their scales, the pairs are (6, -1.75), (3.25, -0.875), (6, -3.5) and (0, -3.5).
+            #expect([0, 16, 32, 48].map { lane[$0] } == [0xC7, 0xA5, 0xE7, 0xE0], "\(level.name)")
+            lane = store(level, [Float](repeating: 0, count: 128), group: 32, BRAID_SCALE_E8M0, as: BRAID_FP4)
+            #expect(lane == [UInt8](repeating: 0, count: 64) + [1, 1, 1, 1], "\(level.name)")
+        }
+    }
+
+    @Test(arguments: [Float.nan, -.nan, .infinity, -.infinity])
+    func `a number that is not finite makes the scale of its FP4 group NaN and no other`(value: Float) {
+        for level in KernelLevel.all {
+            for place in [0, 17, 31] {
+                var key = [Float](repeating: 6, count: 128)
+                key[32 + place] = value
+                let lane = store(level, key, group: 32, BRAID_SCALE_E8M0, as: BRAID_FP4)
+                let codes = [UInt8](repeating: 0x77, count: 16)
+                #expect(
+                    lane == codes + [UInt8](repeating: 0, count: 16) + codes + codes + [127, 255, 127, 127],
+                    "\(level.name)")
+            }
+        }
     }
 
     private func transform(

@@ -9,9 +9,9 @@
 #include "indexer_keys.h"
 
 /// Returns the most (row, head) pairs that are faster without panels: each further pass over the keys transposes and
-/// widens them again.
+/// widens them again. FP4 keys always become panels, because models that have them have many heads.
 BRAID_INLINE int64_t few_pairs_at_most(braid_dtype dtype) {
-    return dtype == BRAID_FP8 ? BRAID_FEW_ROWS : 2 * BRAID_FEW_ROWS;
+    return dtype == BRAID_FP4 ? 0 : dtype == BRAID_FP8 ? BRAID_FEW_ROWS : 2 * BRAID_FEW_ROWS;
 }
 
 BRAID_INLINE void index_tile(

@@ -207,6 +207,7 @@ static void index_bf16_panels(const braid_index_scores *p) {
 /// Returns the most (row, head) pairs that are faster without panels, if they can be computed so: blocks of terms must
 /// be whole.
 BRAID_INLINE int64_t few_bf16_pairs_at_most(const braid_lane *keys) {
+    if (keys->dtype == BRAID_FP4) return 0;
     const bool is_whole = keys->width % (64 / bytes_of(keys->dtype)) == 0;
     if (keys->dtype == BRAID_BF16 && is_whole) return 2 * BRAID_FEW_ROWS;
     return has_scale_last(keys) && is_whole ? BRAID_FEW_ROWS : 0;

@@ -32,11 +32,29 @@ static void pack_scaled_keys(const braid_lane *keys, const char *const rows[16],
     }
 }
 
+/// Packs FP4 keys, 64 bytes of each at a time. A word has eight elements, which share a scale.
+static void pack_fp4_keys(const braid_lane *keys, const char *const rows[16], int64_t lanes, float *panel) {
+    f16 scale = splat(0);
+    u16 v[16];
+    for (int64_t k = 0; k < keys->width; k += 128) {
+        const int64_t count = at_most(keys->width - k, 128);
+        if (lanes == 16 && count == 128) load_columns(rows, k / 2, v);
+        else load_some_columns(rows, lanes, k / 2, (count + 1) / 2, v);
+        for (int64_t i = 0; i < count; i += 8, panel += 8 * BRAID_PANEL_WIDTH) {
+            if ((k + i) % keys->group == 0)
+                for (int64_t l = 0; l < lanes; l++) scale[l] = entry_scale(keys, rows[l], (k + i) / keys->group);
+            BRAID_UNROLL for (int e = 0; e < 8; e++)
+                if (i + e < count) store16(panel + e * BRAID_PANEL_WIDTH, widen_fp4(v[i / 8], e) * scale);
+        }
+    }
+}
+
 static void pack_keys(const braid_index_scores *p, int64_t i, int64_t lanes, float *panel) {
     const char *rows[16];
     for (int64_t l = 0; l < 16; l++) {
         rows[l] = entry_at(&p->keys, key_entry(p, i + at_most(l, lanes - 1)));
     }
     if (p->keys.dtype == BRAID_FP8) pack_scaled_keys(&p->keys, rows, lanes, panel);
+    else if (p->keys.dtype == BRAID_FP4) pack_fp4_keys(&p->keys, rows, lanes, panel);
     else pack_rows(p->keys.dtype, rows, lanes, p->keys.width, splat(0), panel);
 }

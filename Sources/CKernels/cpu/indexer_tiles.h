@@ -27,10 +27,11 @@ typedef struct {
 
 BRAID_INLINE int64_t query_bytes(const braid_index_tiles *t) { return 4 * t->k_tiles * BRAID_TILE_BYTES; }
 
-/// Returns the type of keys that are widened fastest: FP8 with one scale or BF16, of the usual width. Returns F32 for
-/// others.
+/// Returns the type of keys that are widened fastest: FP4 with a scale for each tile, FP8 with one scale, or BF16, of the
+/// usual width. Returns F32 for others.
 BRAID_INLINE braid_dtype usual_type(const braid_lane *keys) {
     if (keys->width != BRAID_USUAL_TILES * BRAID_TILE_K) return BRAID_F32;
+    if (keys->dtype == BRAID_FP4) return keys->group == BRAID_TILE_K ? BRAID_FP4 : BRAID_F32;
     return keys->dtype == BRAID_BF16 || has_scale_last(keys) ? keys->dtype : BRAID_F32;
 }
 
@@ -71,11 +72,46 @@ static void find_keys(const braid_index_scores *p, int64_t i, int64_t lanes, con
             fetch_entry(&p->keys, entry_at(&p->keys, key_entry(p, l)));
 }
 
+/// Widens 32 elements of a key from `k` on, and fills with zeros.
+BRAID_INLINE u16 widen_key_terms(const braid_lane *keys, const char *key, int64_t k) {
+    f16 v[2] = {splat(0), splat(0)};
+    if (keys->dtype == BRAID_F32) return load_pairs((const float *)key + k, keys->width - k);
+    for (int i = 0; i < 2 && k < keys->width; i++, k += 16) {
+        const bool is_scaled = braid_lane_has_scales(keys->dtype) && !has_scale_last(keys);
+        const f16 scale = splat(is_scaled ? entry_scale(keys, key, k / keys->group) : 1);
+        const int64_t n = lanes_left(keys->width - k);
+        f16 widened = keys->dtype == BRAID_FP4 ? widen_fp4_row(key + k / 2, 0, n, scale)
+                                               : widen_row(keys->dtype, key + k * bytes_of(keys->dtype), n, scale);
+        // The fill must not become NaN where the scale is infinite.
+        v[i] = (f16)_mm512_maskz_mov_ps((__mmask16)(0xFFFF >> (16 - n)), (__m512)widened);
+    }
+    return bf16_pairs(v[0], v[1]);
+}
+
+BRAID_FLUSHING void widen_key_flushed(const braid_lane *keys, const char *key, char *to) {
+    for (int i = 0; i < BRAID_USUAL_TILES; i++, to += BRAID_TILE_BYTES) {
+        u16 terms = widen_key_terms(keys, key, i * BRAID_TILE_K);
+        memcpy(to, &terms, sizeof terms);
+    }
+}
+
+/// Widens a usual FP4 key that has scales which widen_fp4_terms does not take.
+static __attribute__((noinline)) void widen_rare_key(const braid_lane *keys, const char *key, char *to) {
+    const unsigned before = begin_flushing();
+    widen_key_flushed(keys, key, to);
+    end_flushing(before);
+}
+
 /// Widens 128 elements of a key to rows of four A tiles, the first of which is at `to`.
-BRAID_INLINE void widen_usual_key(braid_dtype dtype, const braid_scaled_codes *codes, const char *key, char *to) {
+BRAID_INLINE void widen_usual_key(braid_dtype dtype, const braid_index_tiles *t, const char *key, char *to) {
+    if (dtype == BRAID_FP4) {
+        const char *scales = key + scale_offset(&t->p->keys, 0);
+        if (!widen_fp4_terms(key, (const uint8_t *)scales, to)) widen_rare_key(&t->p->keys, key, to);
+        return;
+    }
     BRAID_UNROLL for (int i = 0; i < 2; i++, to += 2 * BRAID_TILE_BYTES) {
         __m512i terms[2];
-        if (dtype == BRAID_FP8) widen_64_codes(codes, key + 64 * i, terms);
+        if (dtype == BRAID_FP8) widen_64_codes(&t->codes, key + 64 * i, terms);
         else memcpy(terms, key + 128 * i, sizeof terms);
         _mm512_store_si512(to, terms[0]);
         _mm512_store_si512(to + BRAID_TILE_BYTES, terms[1]);
@@ -88,25 +124,9 @@ BRAID_INLINE void widen_quarter(
 ) {
     char *to = t->keys + slot * BRAID_USUAL_TILES * BRAID_TILE_BYTES;
     BRAID_UNROLL for (int l = 4 * quarter; l < 4 * quarter + 4; l++) {
-        widen_usual_key(dtype, &t->codes, rows[l], to + 64 * l);
+        widen_usual_key(dtype, t, rows[l], to + 64 * l);
         t->factors[16 * slot + l] = dtype == BRAID_FP8 ? entry_scale(&t->p->keys, rows[l], 0) : 1;
     }
-}
-
-/// Widens 32 elements of a key from `k` on, and fills with zeros.
-BRAID_INLINE u16 widen_key_terms(const braid_index_tiles *t, const char *key, int64_t k) {
-    const braid_lane *keys = &t->p->keys;
-    f16 v[2] = {splat(0), splat(0)};
-    if (keys->dtype == BRAID_F32) return load_pairs((const float *)key + k, keys->width - k);
-    for (int i = 0; i < 2 && k < keys->width; i++, k += 16) {
-        const bool is_scaled = keys->dtype == BRAID_FP8 && !has_scale_last(keys);
-        const float scale = is_scaled ? entry_scale(keys, key, k / keys->group) : 1;
-        const int64_t n = lanes_left(keys->width - k);
-        f16 widened = widen_row(keys->dtype, key + k * bytes_of(keys->dtype), n, splat(scale));
-        // The fill must not become NaN where the scale is infinite.
-        v[i] = (f16)_mm512_maskz_mov_ps((__mmask16)(0xFFFF >> (16 - n)), (__m512)widened);
-    }
-    return bf16_pairs(v[0], v[1]);
 }
 
 /// Widens the keys `i ..< end` into the slots from the first on. Where a key has several scales, its elements are
@@ -119,7 +139,7 @@ BRAID_FLUSHING void widen_keys(const braid_index_tiles *t, int64_t i, int64_t en
         for (int64_t l = 0; l < 16; l++) {
             t->factors[16 * slot + l] = score_factor(&t->p->keys, rows[l]);
             for (int64_t k = 0; k < t->k_tiles; k++) {
-                u16 terms = widen_key_terms(t, rows[l], k * BRAID_TILE_K);
+                u16 terms = widen_key_terms(&t->p->keys, rows[l], k * BRAID_TILE_K);
                 memcpy(to + k * BRAID_TILE_BYTES + 64 * l, &terms, 64);
             }
         }
@@ -279,6 +299,8 @@ static void score_heads(const braid_index_tiles *t, const braid_index_run *run) 
     const int64_t tiles = (run->count + 15) / 16;
     if (run->widens == BRAID_FP8) {
         BRAID_FOR_TILES(tiles, score_run, true, BRAID_FP8, t, run)
+    } else if (run->widens == BRAID_FP4) {
+        BRAID_FOR_TILES(tiles, score_run, true, BRAID_FP4, t, run)
     } else if (run->widens == BRAID_BF16) {
         BRAID_FOR_TILES(tiles, score_run, true, BRAID_BF16, t, run)
     } else if (run->count == t->p->heads && t->k_tiles == BRAID_USUAL_TILES) {

@@ -26,7 +26,8 @@ BRAID_INLINE int64_t lanes_left(int64_t n) { return n < 0 ? 0 : n > 16 ? 16 : n;
 BRAID_INLINE void fetch_entry(const braid_lane *lane, const char *from) {
     int64_t bytes = entry_bytes(lane);
     for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at, 0, 2);
-    if (lane->dtype == BRAID_FP8) __builtin_prefetch(from + bytes - 1, 0, 2);  // entries are not aligned to lines
+    // With scales, entries are not aligned to lines.
+    if (braid_lane_has_scales(lane->dtype)) __builtin_prefetch(from + bytes - 1, 0, 2);
 }
 
 /// Transposes: lane i of result j is lane j of v[i].

@@ -68,19 +68,23 @@ BRAID_INLINE f16 larger_magnitude(f16 x, f16 largest) {
     return larger_of((f16)((u16)x & 0x7FFFFFFFu), largest);
 }
 
+/// Returns the smallest power of two that is at least `x`, which is positive and normal or infinite.
+BRAID_INLINE float power_of_two_from(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    bits = (bits + 0x7FFFFF) & 0x7F800000;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
 /// Vectorizes reference/quantization.c's function.
 BRAID_INLINE float group_scale(const float *x, int64_t n, bool power_of_two) {
     f16 largest = splat(1e-4f);
     int64_t j = 0;
     for (; j + 16 <= n; j += 16) largest = larger_magnitude(load16(x + j), largest);
     largest = larger_magnitude(load_some(x + j, n - j), largest);
-    float scale = largest_lane(largest) / 448.0f;
-    if (!power_of_two) return scale;
-    uint32_t bits;
-    memcpy(&bits, &scale, 4);
-    bits = (bits + 0x7FFFFF) & 0x7F800000;
-    memcpy(&scale, &bits, 4);
-    return scale;
+    const float scale = largest_lane(largest) / 448.0f;
+    return power_of_two ? power_of_two_from(scale) : scale;
 }
 
 BRAID_INLINE b16 narrow_e4m3(f16 x) {
@@ -116,6 +120,43 @@ BRAID_INLINE void quantize_row(
         float scale = group_scale(x + j, count, power_of_two);
         store_scale(type, scales, j / group, scale);
         quantize_group(x + j, count, scale, values + j);
+    }
+}
+
+/// Vectorizes reference/quantization.c's function. As integers, infinities and NaN are larger than other magnitudes.
+BRAID_INLINE float fp4_group_scale(const float *x, int64_t n) {
+    i16 largest = (i16)splat(BRAID_FP4_LEAST);
+    for (int64_t j = 0; j < n; j += 16) {
+        const i16 magnitude = (i16)(n - j < 16 ? load_some(x + j, n - j) : load16(x + j)) & 0x7FFFFFFF;
+        largest = (i16)bits_where(magnitude > largest, (u16)magnitude, (u16)largest);
+    }
+    int32_t bits = 0;
+    for (int l = 0; l < 16; l++) bits = largest[l] > bits ? largest[l] : bits;
+    return bits < 0x7F800000 ? power_of_two_from(float_of_bits((uint32_t)bits) / 6.0f) : NAN;
+}
+
+/// Rounds sixteen numbers to E2M1 and packs them in pairs.
+BRAID_INLINE b8 narrow_e2m1(f16 x) {
+    u16 sign = (u16)x >> 28 & 8, bits = (u16)x & 0x7FFFFFFFu;
+    u16 denormal = (u16)((f16)bits + splat(0x1p22f)) - 0x4A800000u;
+    u16 normal = ((bits + 0x1FFFFF + (bits >> 22 & 1)) >> 22) - (126 << 1);
+    u16 value = sign | bits_where((f16)bits < splat(1), denormal, normal);
+    b16 codes = __builtin_convertvector(bits_where(x != x, splat_bits(0), value), b16);
+    return __builtin_shufflevector(codes, codes, 0, 2, 4, 6, 8, 10, 12, 14)
+        | __builtin_shufflevector(codes, codes, 1, 3, 5, 7, 9, 11, 13, 15) << 4;
+}
+
+/// Quantizes one row of `n` columns to FP4. Only the last group may end in a vector or a byte.
+BRAID_INLINE void quantize_fp4_row(const float *x, int64_t n, int64_t group, uint8_t *values, uint8_t *scales) {
+    for (int64_t j = 0; j < n; j += group) {
+        const int64_t end = n - j < group ? n : j + group;
+        const float scale = fp4_group_scale(x + j, end - j);
+        store_scale(BRAID_SCALE_E8M0, scales, j / group, scale);
+        for (int64_t i = j; i < end; i += 16) {
+            const int64_t count = end - i < 16 ? end - i : 16;
+            b8 v = narrow_e2m1(load_some(x + i, count) / splat(scale));
+            memcpy(values + i / 2, &v, (size_t)(count + 1) / 2);
+        }
     }
 }
 
@@ -162,11 +203,16 @@ static void store_rows(const braid_store_rows *p) {
         if (p->slots[r] < 0) continue;
         const float *x = p->x + r * p->x_stride;
         char *entry = (char *)p->lane + p->slots[r] * bytes;
+        char *scales = entry + braid_scales_offset(p->dtype, p->n);
+        if (braid_lane_has_scales(p->dtype)) {
+            const int64_t values = braid_value_bytes(p->dtype, p->n);
+            memset(entry + values, 0, (size_t)(bytes - values));
+        }
         if (p->dtype == BRAID_FP8) {
-            memset(entry + p->n, 0, (size_t)(bytes - p->n));
             quantize_row(
-                x, p->n, p->group, p->scale_type == BRAID_SCALE_E8M0, (uint8_t *)entry, p->scale_type,
-                entry + braid_scales_offset(p->n));
+                x, p->n, p->group, p->scale_type == BRAID_SCALE_E8M0, (uint8_t *)entry, p->scale_type, scales);
+        } else if (p->dtype == BRAID_FP4) {
+            quantize_fp4_row(x, p->n, p->group, (uint8_t *)entry, (uint8_t *)scales);
         } else if (p->dtype == BRAID_BF16) {
             store_bf16((uint16_t *)entry, x, p->n);
         } else {

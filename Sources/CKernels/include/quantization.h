@@ -5,7 +5,13 @@
 
 /// Stores row i of x as entry slots[i] of a cache lane: BF16 rounds to nearest even, F32 is copied, FP8 is quantized as
 /// braid_quantize_groups does, with powers of two if the scales are E8M0. The E8M0 scale of a group with an infinite
-/// element is NaN. A row with a negative slot is not stored.
+/// element is NaN. FP4 is quantized as DeepSeek-V4's own code rounds index keys:
+///
+///   amax = max(max|x|, 6 * 2^-126);  scale = 2^ceil(log2(amax / 6))
+///   value = e2m1, round to nearest even, of x / scale
+///
+/// E2M1 has no NaN, so the scale of a group with a NaN or an infinite element is NaN, and its values are zeros. A row with
+/// a negative slot is not stored.
 typedef struct {
     int64_t m, n;
     const float *x;
@@ -13,9 +19,12 @@ typedef struct {
     const int32_t *slots;   // [m]
     void *lane;             // entries of n, as in braid_lane
     braid_dtype dtype;
-    int64_t group;          // FP8: columns that share a scale
-    braid_scale_type scale_type;  // FP8
+    int64_t group;          // FP8: columns that share a scale; FP4: the same, a multiple of 16, or at least n
+    braid_scale_type scale_type;  // FP8; E8M0 for FP4
 } braid_store_rows;
+
+/// The least magnitude that counts as the largest of a group of FP4: the largest E2M1 number with the least normal scale.
+#define BRAID_FP4_LEAST 0x1.8p-124f
 
 /// Copies entries of a cache lane as they are stored: entry `entries[i]` fills the words of row i, and zeros fill the
 /// rest of its last word. A row with a negative entry is not written.

@@ -67,28 +67,38 @@ typedef struct {
 /// Describes one lane of one layer's paged KV cache, with entries of `width` elements and `1 << page_shift` entries per
 /// page. Position `p` is stored at entry `(pages[p >> page_shift] << page_shift) + (p & mask)`.
 ///
-/// An FP8 entry consists of its E4M3 values, zero bytes up to a multiple of four, then one scale for each `group`
-/// columns, and zero bytes up to a multiple of four again; the last group may be shorter. Element i is value i widened
-/// exactly to F32, times scale i / group, rounded once to F32: in the profile F32 an FP8 lane gives the same bits as its
-/// dequantized F32 twin.
+/// An FP8 or FP4 entry consists of its E4M3 or E2M1 values, zero bits up to a multiple of four bytes, then one scale for
+/// each `group` columns, and zero bytes up to a multiple of four again; the last group may be shorter. Element i is value
+/// i widened exactly to F32, times scale i / group, rounded once to F32: in the profile F32 such a lane gives the same
+/// bits as its dequantized F32 twin.
 typedef struct {
     const void *data;       // 4-byte aligned
-    braid_dtype dtype;      // F32, BF16 or FP8
+    braid_dtype dtype;      // F32, BF16 or FP8, and FP4 for index keys
     int64_t width;
-    int64_t group;          // FP8: columns that share a scale; a multiple of 16, or at least the width
-    braid_scale_type scale_type;  // FP8
+    int64_t group;          // FP8, FP4: columns that share a scale; a multiple of 16, or at least the width
+    braid_scale_type scale_type;  // FP8; E8M0 for FP4
 } braid_lane;
 
-/// Returns the offset of the scales in an FP8 entry, in bytes.
-static inline int64_t braid_scales_offset(int64_t width) { return (width + 3) / 4 * 4; }
+/// Returns whether entries of a lane have scales.
+static inline bool braid_lane_has_scales(braid_dtype dtype) { return dtype == BRAID_FP8 || dtype == BRAID_FP4; }
+
+/// Returns the bytes of the values of an FP8 or FP4 entry.
+static inline int64_t braid_value_bytes(braid_dtype dtype, int64_t width) {
+    return dtype == BRAID_FP4 ? (width + 1) / 2 : width;
+}
+
+/// Returns the offset of the scales in an FP8 or FP4 entry, in bytes.
+static inline int64_t braid_scales_offset(braid_dtype dtype, int64_t width) {
+    return (braid_value_bytes(dtype, width) + 3) / 4 * 4;
+}
 
 /// Returns the bytes from one entry of a lane to the next.
 static inline int64_t braid_entry_bytes(
     braid_dtype dtype, int64_t width, int64_t group, braid_scale_type scale_type
 ) {
-    if (dtype != BRAID_FP8) return width * (dtype == BRAID_F32 ? 4 : 2);
+    if (!braid_lane_has_scales(dtype)) return width * (dtype == BRAID_F32 ? 4 : 2);
     const int64_t scales = (width + group - 1) / group * braid_scale_bytes(scale_type);
-    return braid_scales_offset(width) + (scales + 3) / 4 * 4;
+    return braid_scales_offset(dtype, width) + (scales + 3) / 4 * 4;
 }
 
 /// A rank's share of the positions of a request: runs of `unit` positions are assigned to `ranks` ranks round-robin.

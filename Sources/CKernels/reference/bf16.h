@@ -46,10 +46,9 @@ static inline float bf16_weight_at(const braid_weight *w, int64_t row, int64_t c
 
 /// Returns an element of a cached key as it enters a sum.
 static inline float bf16_lane_at(const braid_lane *lane, int64_t entry, int64_t i) {
-    if (lane->dtype != BRAID_FP8) return bf16_rounded(lane_at(lane, entry, i));
-    const char *data = entry_at(lane, entry);
-    const float value = fp8_value(((const uint8_t *)data)[i]);
-    return bf16_rounded(flushed_product(value, entry_scale(lane, data, i / lane->group)));
+    const float value = unscaled_lane_at(lane, entry, i);
+    if (!braid_lane_has_scales(lane->dtype)) return bf16_rounded(value);
+    return bf16_rounded(flushed_product(value, entry_scale(lane, entry_at(lane, entry), i / lane->group)));
 }
 
 /// A BF16 sum in progress: terms are added one by one, and a block's two chains join the total when it is full.

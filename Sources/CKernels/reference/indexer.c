@@ -10,7 +10,6 @@
 static float bf16_score(const braid_index_scores *p, int64_t r, int64_t entry) {
     const braid_lane *keys = &p->keys;
     const bool scaled_last = keys->dtype == BRAID_FP8 && keys->group >= keys->width;
-    const char *data = entry_at(keys, entry);
     float sums[16] = {0};
     for (int64_t h = 0; h < p->heads; h++) {
         const float *q = p->q + (r * p->heads + h) * keys->width;
@@ -18,12 +17,12 @@ static float bf16_score(const braid_index_scores *p, int64_t r, int64_t entry) {
         for (int64_t d = 0; d < keys->width; d++)
             bf16_sum_add(
                 &dot, bf16_rounded(q[d]),
-                scaled_last ? fp8_value(((const uint8_t *)data)[d]) : bf16_lane_at(keys, entry, d));
+                scaled_last ? unscaled_lane_at(keys, entry, d) : bf16_lane_at(keys, entry, d));
         float a = bf16_sum_total(&dot);
         sums[h % 16] = fmaf(p->weights[r * p->heads + h], 0 > a ? 0 : a, sums[h % 16]);
     }
     float score = add_halves(sums);
-    return scaled_last ? score * entry_scale(keys, data, 0) : score;
+    return scaled_last ? score * entry_scale(keys, entry_at(keys, entry), 0) : score;
 }
 
 void reference_index_scores(const braid_index_scores *p) {

@@ -16,17 +16,30 @@ static uint16_t bf16_of(float x) {
     return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
 
+/// Returns the smallest power of two that is at least `x`, which is positive and normal or infinite.
+static float power_of_two_from(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    bits = (bits + 0x7FFFFF) & 0x7F800000;  // the exponent, one more unless x is that power of two already
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
 /// Returns the scale of a group. NaN does not count towards the largest magnitude.
 static float group_scale(const float *x, int64_t n, bool power_of_two) {
     float largest = 1e-4f;
     for (int64_t j = 0; j < n; j++) largest = fabsf(x[j]) > largest ? fabsf(x[j]) : largest;
-    float scale = largest / 448.0f;
-    if (!power_of_two) return scale;
-    uint32_t bits;
-    memcpy(&bits, &scale, 4);
-    bits = (bits + 0x7FFFFF) & 0x7F800000;  // the exponent, one more unless the scale is that power of two already
-    memcpy(&scale, &bits, 4);
-    return scale;
+    return power_of_two ? power_of_two_from(largest / 448.0f) : largest / 448.0f;
+}
+
+/// Returns the scale of a group of FP4: a power of two, or a NaN.
+static float fp4_group_scale(const float *x, int64_t n) {
+    float largest = BRAID_FP4_LEAST;
+    for (int64_t j = 0; j < n; j++) {
+        if (!(fabsf(x[j]) < INFINITY)) return NAN;
+        largest = fabsf(x[j]) > largest ? fabsf(x[j]) : largest;
+    }
+    return power_of_two_from(largest / 6.0f);
 }
 
 /// Rounds to nearest even; x is within -448 ... 448, or NaN, which becomes 0x7F.
@@ -43,6 +56,32 @@ static uint8_t e4m3_of(float x) {
     memcpy(&bits, &magnitude, 4);
     bits = bits + 0x7FFFF + (bits >> 20 & 1);
     return sign | (uint8_t)((bits >> 20) - (120 << 3));
+}
+
+/// Rounds to nearest even; x is within -6 ... 6, or NaN, which becomes 0.
+static unsigned e2m1_of(float x) {
+    if (x != x) return 0;
+    const unsigned sign = signbit(x) ? 8 : 0;
+    const float magnitude = fabsf(x);
+    uint32_t bits;
+    if (magnitude < 1) {  // denormal: counted in steps of 1/2, the last place of 2^22
+        float counted = magnitude + 0x1p22f;
+        memcpy(&bits, &counted, 4);
+        return sign | (bits - 0x4A800000);
+    }
+    memcpy(&bits, &magnitude, 4);
+    bits = bits + 0x1FFFFF + (bits >> 22 & 1);
+    return sign | ((bits >> 22) - (126 << 1));
+}
+
+/// Quantizes one row of `n` columns to FP4, group by group, into zeros.
+static void quantize_fp4_row(const float *x, int64_t n, int64_t group, uint8_t *values, uint8_t *scales) {
+    for (int64_t j = 0; j < n; j += group) {
+        int64_t end = n - j < group ? n : j + group;
+        float scale = fp4_group_scale(x + j, end - j);
+        store_scale(BRAID_SCALE_E8M0, scales, j / group, scale);
+        for (int64_t i = j; i < end; i++) values[i / 2] |= (uint8_t)(e2m1_of(x[i] / scale) << (i & 1 ? 4 : 0));
+    }
 }
 
 /// Quantizes one row of `n` columns, group by group.
@@ -83,11 +122,15 @@ void reference_store_rows(const braid_store_rows *p) {
         const float *x = p->x + r * p->x_stride;
         int64_t bytes = braid_entry_bytes(p->dtype, p->n, p->group, p->scale_type);
         char *entry = (char *)p->lane + p->slots[r] * bytes;
+        char *scales = entry + braid_scales_offset(p->dtype, p->n);
+        if (braid_lane_has_scales(p->dtype)) memset(entry, 0, (size_t)bytes);
         if (p->dtype == BRAID_FP8) {
-            memset(entry + p->n, 0, (size_t)(bytes - p->n));
             quantize_row(
-                x, p->n, p->group, p->scale_type == BRAID_SCALE_E8M0, (uint8_t *)entry, p->scale_type,
-                entry + braid_scales_offset(p->n));
+                x, p->n, p->group, p->scale_type == BRAID_SCALE_E8M0, (uint8_t *)entry, p->scale_type, scales);
+            continue;
+        }
+        if (p->dtype == BRAID_FP4) {
+            quantize_fp4_row(x, p->n, p->group, (uint8_t *)entry, (uint8_t *)scales);
             continue;
         }
         for (int64_t j = 0; j < p->n; j++) {

@@ -121,22 +121,30 @@ static inline const void *entry_at(const braid_lane *lane, int64_t entry) {
     return (const char *)lane->data + entry * entry_bytes(lane);
 }
 
-/// Returns where the scale of a group of columns is in an FP8 entry, in bytes.
+/// Returns where the scale of a group of columns is in an FP8 or FP4 entry, in bytes.
 static inline int64_t scale_offset(const braid_lane *lane, int64_t group) {
-    return braid_scales_offset(lane->width) + group * braid_scale_bytes(lane->scale_type);
+    return braid_scales_offset(lane->dtype, lane->width) + group * braid_scale_bytes(lane->scale_type);
 }
 
-/// Returns the scale of a group of columns of an FP8 entry.
+/// Returns the scale of a group of columns of an FP8 or FP4 entry.
 static inline float entry_scale(const braid_lane *lane, const void *entry, int64_t group) {
     return stored_scale(lane->scale_type, (const char *)entry + scale_offset(lane, group), 0);
 }
 
-static inline float lane_at(const braid_lane *lane, int64_t entry, int64_t i) {
+/// Returns an element as it is stored, without its scale.
+static inline float unscaled_lane_at(const braid_lane *lane, int64_t entry, int64_t i) {
     const void *data = entry_at(lane, entry);
     switch (lane->dtype) {
     case BRAID_F32: return ((const float *)data)[i];
     case BRAID_BF16: return bf16_at(data, i);
-    case BRAID_FP8: return fp8_value(((const uint8_t *)data)[i]) * entry_scale(lane, data, i / lane->group);
+    case BRAID_FP8: return fp8_value(((const uint8_t *)data)[i]);
+    case BRAID_FP4: return fp4_value(((const uint8_t *)data)[i / 2] >> (i & 1 ? 4 : 0));
     default: return NAN;
     }
+}
+
+static inline float lane_at(const braid_lane *lane, int64_t entry, int64_t i) {
+    const float value = unscaled_lane_at(lane, entry, i);
+    if (!braid_lane_has_scales(lane->dtype)) return value;
+    return value * entry_scale(lane, entry_at(lane, entry), i / lane->group);
 }

@@ -7,8 +7,8 @@ package import Tensors
 /// An engine configuration holds all settings of an engine. Every setting has a usable default, and `validate` returns
 /// all problems at once.
 package struct EngineConfiguration: Sendable, Equatable {
-    /// The element type of cached keys. `float32` is bitwise equal to the reference; the other types save memory and
-    /// round every key once.
+    /// How keys are cached. `float32` is bitwise equal to the reference; the other types save memory and round every
+    /// key, or every index key, once.
     package var cacheType = CacheType.float32
     /// The number of tokens in a page is a power of two.
     package var pageSize = 64
@@ -122,6 +122,7 @@ package struct EngineConfiguration: Sendable, Equatable {
                 "--page-size: \(pageSize) tokens are no multiple of \(alignment), the tokens of this model's longest "
                     + "cache entry; the nearest legal value is \(alignment)")
         }
+        if let problem = model.description.problem(with: cacheType) { return problems + [problem] }
         if drafts > 0 && !model.canDraft {
             problems.append(
                 "--speculative-num-steps: \(drafts) tokens cannot be drafted without a next-token block; the nearest "

@@ -10,6 +10,8 @@ package struct EngineSettings: Sendable, Equatable {
     /// The maximum number of prompt tokens of all requests in a step, while as many requests decode as may run.
     package var maxPrefillTokens = 1
     package var kvCacheDtype = "float32"
+    /// True if index keys are kept in FP4.
+    package var hasFP4Index = false
     package var prefixCache = true
     /// The number of processes among which the ranks are divided.
     package var processes = 1
@@ -20,7 +22,8 @@ package struct EngineSettings: Sendable, Equatable {
         parallel = configuration.parallel
         chunkedPrefillSize = scheduler.prefillChunk
         maxPrefillTokens = scheduler.maxRowsPerStep - scheduler.maxRunningRequests * (1 + scheduler.drafts)
-        kvCacheDtype = configuration.cacheType.rawValue
+        kvCacheDtype = configuration.cacheType.keys.rawValue
+        hasFP4Index = configuration.cacheType.hasFP4Index
         prefixCache = configuration.prefixCache
         processes = configuration.processes
     }

@@ -114,6 +114,7 @@ extension Kernels {
     ) {
         precondition(8 % classes.count == 0 && (0..<classes.count).contains(classes.index), "class \(classes)")
         precondition(latent.width <= Self.maximumLatentWidth && rope.width <= Self.maximumRopeWidth)
+        precondition(latent.dtype != .fp4 && rope.dtype != .fp4, "only index keys may be FP4")
         precondition(q.rows == positions.count, "\(positions.count) positions for \(q.rows) rows")
         precondition(q.columns == heads * (latent.width + rope.width), "queries \(q.shape)")
         let value = latent.width + (valuesIncludeRotary ? rope.width : 0)

@@ -42,7 +42,7 @@ enum ToyKeys {
         let window = KeySet("window", lanes, lifetime: .window(tokens: ToySizes.window))
         let tokens = tokensPerEntry(kind, longEntry: longEntry)
         if tokens == 0 { return [window] }
-        if kind == .selecting { lanes.append(KeySet.Lane(as: type, width: ToySizes.indexWidth, fp8: .perEntry)) }
+        if kind == .selecting { lanes.append(KeySet.Lane(indexAs: type, width: ToySizes.indexWidth)) }
         return [
             window,
             KeySet(

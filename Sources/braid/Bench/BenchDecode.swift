@@ -212,7 +212,8 @@ private struct DecodePoint: Sendable {
             "processor_seconds": .measured(processorSeconds.median),
             "kernels": .string(setup.kernels.rawValue), "threads": .integer(setup.configuration.threads),
             "dtype": .string(setup.configuration.profile.name),
-            "kv_cache_dtype": .string(setup.configuration.cacheType.rawValue),
+            "kv_cache_dtype": .string(setup.configuration.cacheType.keys.rawValue),
+            "enable_deepseek_v4_fp4_indexer": .bool(setup.configuration.cacheType.hasFP4Index),
             "page_size": .integer(setup.configuration.pageSize), "dcp_size": .integer(parallel.kvSharding.ranks),
             "kv_bytes_per_token_and_rank": .amount(keyBytes), "tokens_per_gib": .integer(tokensPerGibibyte),
         ])

@@ -149,7 +149,8 @@ private struct PrefillFrontier {
             "threads": .integer(setup.configuration.threads), "repeat": .integer(newSeconds.count),
             "chunk": .integer(setup.chunk),
             "dtype": .string(setup.configuration.profile.name),
-            "kv_cache_dtype": .string(setup.configuration.cacheType.rawValue),
+            "kv_cache_dtype": .string(setup.configuration.cacheType.keys.rawValue),
+            "enable_deepseek_v4_fp4_indexer": .bool(setup.configuration.cacheType.hasFP4Index),
             "page_size": .integer(setup.configuration.pageSize),
         ])
         return .object(members + [work(setup).member] + traffic.members(setup.configuration.parallel))

@@ -42,6 +42,8 @@ struct Inspect: ParsableCommand {
     @Option(help: "Element type of the KV cache: auto, as braid serve takes it, float32, bfloat16, fp8_e4m3.")
     var kvCacheDtype = CacheChoice.auto
 
+    @OptionGroup var indexCache: IndexCacheOptions
+
     @Option(help: "Draws the layout into this file.")
     var svg: String?
 
@@ -101,9 +103,10 @@ struct Inspect: ParsableCommand {
         if let memory, !(0...1_048_576).contains(memory) {
             problems.append("--memory: \(memory) GiB is not between 0 and 1048576")
         }
-        guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
         let profile = ProfileChoice.auto.profile(of: directory, index)
-        let cacheType = kvCacheDtype.type(in: profile)
+        let cacheType = indexCache.type(kvCacheDtype.keys(in: profile))
+        if let problem = model.problem(with: cacheType) { problems.append(problem) }
+        guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
         return try LayoutReport(
             directory.name, model, configuration, threadsPerRank: parallel.threads, cacheType: cacheType,
             profile: profile,
@@ -149,7 +152,7 @@ struct CheckpointSummary {
         }
         let parameters = model.parameters
         show("parameters", "\(grouped(parameters.total)), \(grouped(parameters.active)) active per token")
-        for type in CacheType.allCases {
+        for type in model.cacheTypes {
             let bytes = configuration.cacheFormat(type, pageSize: 128, drafts: false).bytesPerToken
             let full = Int(bytes * Double(model.contextLength)) >> 20
             let drafting = configuration.cacheFormat(type, pageSize: 128, drafts: true).bytesPerToken - bytes

@@ -15,7 +15,9 @@ extension LayoutReport {
             "bitwise_equal": .bool(isBitwiseEqual),
             "tokens": .integer(example.tokens), "chunk": .integer(example.chunk), "weight_bytes": .integer(weightBytes),
             "dtype": .string(profile.name),
-            "kv_cache_dtype": .string(cacheType.rawValue), "kv_bytes_per_token": .integer(cacheBytesPerToken),
+            "kv_cache_dtype": .string(cacheType.keys.rawValue),
+            "enable_deepseek_v4_fp4_indexer": .bool(cacheType.hasFP4Index),
+            "kv_bytes_per_token": .integer(cacheBytesPerToken),
             "memory_bytes": .integer(memory), "capacity_tokens": .integer(capacity),
             "kv_sharding": kvSharding, "ranks": .array(ranks.map(json)),
             "layers": .array(

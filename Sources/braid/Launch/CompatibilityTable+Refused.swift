@@ -89,7 +89,7 @@ extension CompatibilityTable {
             "--kv-cache-dtype-skip-layers", arity: .oneOrMore,
             because: "the keys of all layers are kept as --kv-cache-dtype says; leave it out"),
         refused(
-            flags: "--enable-deepseek-v4-fp4-indexer", "--enable-w4a4-mxfp4-megamoe",
+            flags: "--enable-w4a4-mxfp4-megamoe",
             because: "operands are rounded as --dtype says, never to four bits; leave it out"),
         refused(
             "--rl-on-policy-target",

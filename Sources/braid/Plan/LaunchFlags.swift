@@ -36,7 +36,7 @@ package struct LaunchFlags {
         var flags = ["--model-path", model.path] + layout
         if hardware.kind == .processor && hardware.cores > 1 { flags += ["--threads-per-rank", "\(hardware.cores)"] }
         if let profile { flags += ["--dtype", profile.rawValue] }
-        flags += ["--kv-cache-dtype", cache.rawValue]
+        flags += ["--kv-cache-dtype", cache.keys.rawValue] + index
         flags += ["--chunked-prefill-size", "\(min(traffic.chunk, EngineConfiguration.maxRows))"]
         if traffic.concurrency > EngineConfiguration().maxRunningRequests {
             flags += ["--max-running-requests", "\(traffic.concurrency)"]
@@ -90,7 +90,7 @@ package struct LaunchFlags {
             flags += ["--moe-dense-tp-size", "1"]
         }
         if parallel.exchange == .allToAll { flags += ["--moe-a2a-backend", "deepep"] }
-        flags += ["--kv-cache-dtype", cache == .fp8 ? "fp8_e4m3" : "bf16"]
+        flags += ["--kv-cache-dtype", cache.keys == .fp8 ? "fp8_e4m3" : "bf16"] + index
         flags += ["--chunked-prefill-size", "\(traffic.chunk)"]
         if traffic.drafts > 0 {
             flags += [
@@ -101,6 +101,9 @@ package struct LaunchFlags {
         if let role { flags += ["--disaggregation-mode", role.rawValue] }
         return flags
     }
+
+    /// The type of index keys, which both spell alike.
+    private var index: [String] { cache.hasFP4Index ? ["--enable-deepseek-v4-fp4-indexer"] : [] }
 
     /// The sizes that both spell alike.
     private var sizes: [String] {

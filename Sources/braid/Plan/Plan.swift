@@ -113,7 +113,7 @@ struct Plan: AsyncParsableCommand {
         let ranked = planner.ranked(planner.predictions(layouts, load), traffic.objectives)
         let report = PlanReport(
             planner, load, try .builtIn(),
-            cache: traffic.cache(for: planner.cluster.hardware, planner.model.description.formats),
+            cache: try traffic.cache(for: planner.cluster.hardware, planner.model.description),
             assumed: here?.assumption, predictions: Array(ranked.prefix(top ?? 10)), considered: layouts.count,
             objectives: traffic.objectives)
         print(json ? report.json.pythonText : report.text)
@@ -132,7 +132,7 @@ struct Plan: AsyncParsableCommand {
     /// - Parameter here: this machine, where no devices are named.
     private func planner(_ name: String, _ here: ThisMachine?) throws -> Planner {
         let named = try hardware.named
-        let model = try PlanModels.named(name) { traffic.cache(for: named?.hardware ?? here!.core, $0) }
+        let model = try PlanModels.named(name) { try traffic.cache(for: named?.hardware ?? here!.core, $0) }
         let table = try EfficiencyTable.builtIn()
         let cluster = traffic.computing(
             named ?? here!.cluster { !Planner(model, $0, table[$0.hardware]).startableLayouts.isEmpty })
@@ -160,9 +160,7 @@ struct Plan: AsyncParsableCommand {
         }
         let output = OutputFile(file, option: "--measure")
         try output.check()
-        let model = try PlanModels.named(modelPath ?? Self.defaultModel) {
-            traffic.kvCacheDtype.type(in: traffic.dtype.profile(of: $0))
-        }
+        let model = try PlanModels.named(modelPath ?? Self.defaultModel) { try traffic.cache(for: nil, $0) }
         let hardware = try PlanMeasurement(model).hardware(name: "this-machine")
         try output.write(hardware.json.pythonText + "\n")
         print("\(hardware.devicesPerHost) cores, written to \(file)")
@@ -193,7 +191,7 @@ struct Plan: AsyncParsableCommand {
         guard !pairs.isEmpty else {
             throw CommandError("--disaggregated: no division of the devices has room for the weights on both sides")
         }
-        let cache = traffic.cache(for: planner.cluster.hardware, planner.model.description.formats)
+        let cache = try traffic.cache(for: planner.cluster.hardware, planner.model.description)
         print(DisaggregationReport(planner, load, pairs, cache: cache).lines.joined(separator: "\n"))
     }
 }

@@ -25,10 +25,12 @@ package enum PlanModels {
 
     /// - Parameters:
     ///   - name: a released model, or what `ModelDirectory` finds.
-    ///   - cache: returns how keys are kept, for weights in these formats.
-    package static func named(_ name: String, cache: (WeightFormats) -> CacheType) throws -> PlannedModel {
+    ///   - cache: returns how the model's keys are kept.
+    package static func named(
+        _ name: String, cache: (ModelDescription) throws -> CacheType
+    ) throws -> PlannedModel {
         if let released = ReleasedModel(named: name) {
-            return try self.released(released, cache: cache(released.configuration().description.formats))
+            return try self.released(released, cache: cache(released.configuration().description))
         }
         let directory: ModelDirectory
         do throws(CheckpointError) {
@@ -38,8 +40,8 @@ package enum PlanModels {
             throw CommandError("\(error); these released models need no files: \(released)")
         }
         // ModelSlim says it in another file than config.json.
-        return model(
-            directory.name, path: name, directory.configuration, cache: cache(directory.description.formats),
+        return try model(
+            directory.name, path: name, directory.configuration, cache: cache(directory.description),
             weights: directory.quantization == "modelslim" ? .int8 : nil)
     }
 

@@ -67,6 +67,8 @@ struct PlanTrafficOptions: ParsableArguments {
             """)
     var kvCacheDtype = CacheChoice.auto
 
+    @OptionGroup var indexCache: IndexCacheOptions
+
     @Option(
         help: """
             How products and attention compute on processors: auto, float32 or bfloat16, as --dtype of braid serve.
@@ -106,7 +108,8 @@ struct PlanTrafficOptions: ParsableArguments {
             return [
                 ("--input-tokens", differs(\.inputTokens)), ("--output-tokens", differs(\.outputTokens)),
                 ("--concurrency", differs(\.concurrency)), ("--prefix-hit-rate", differs(\.prefixHitRate)),
-                ("--kv-cache-dtype", differs(\.kvCacheDtype)), ("--dtype", differs(\.dtype)),
+                ("--kv-cache-dtype", differs(\.kvCacheDtype)),
+                ("--enable-deepseek-v4-fp4-indexer", differs(\.indexCache.hasFP4Index)), ("--dtype", differs(\.dtype)),
                 ("--chunked-prefill-size", differs(\.chunkedPrefillSize)),
                 ("--speculative-num-steps", differs(\.speculativeNumSteps)),
                 ("--acceptance-rate", differs(\.acceptanceRate)), ("--slo-ttft", differs(\.sloTtft)),
@@ -123,10 +126,13 @@ struct PlanTrafficOptions: ParsableArguments {
         return cluster
     }
 
-    /// Returns how keys are kept, for a model whose weights have these formats.
-    func cache(for hardware: Hardware, _ formats: WeightFormats) -> CacheType {
-        hardware.kind == .accelerator && kvCacheDtype == .auto
-            ? .bfloat16 : kvCacheDtype.type(in: dtype.profile(of: formats))
+    /// Returns how the model's keys are kept; on processors where `hardware` is `nil`.
+    ///
+    /// - Throws: `CommandError` if they cannot be kept so.
+    func cache(for hardware: Hardware?, _ model: ModelDescription) throws -> CacheType {
+        try indexCache.check(model)
+        let isAutomatic = hardware?.kind == .accelerator && kvCacheDtype == .auto
+        return indexCache.type(isAutomatic ? .bfloat16 : kvCacheDtype.keys(in: dtype.profile(of: model.formats)))
     }
 
     /// Returns the traffic for a model of so many positions, in which prompts and answers fit that were not given.

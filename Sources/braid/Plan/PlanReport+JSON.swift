@@ -8,7 +8,8 @@ extension PlanReport {
     package var json: JSONValue {
         .fields([
             "kind": .string("plan"), "assumed": .optional(assumed), "model": .string(planner.model.name),
-            "weights": .string("\(planner.model.formats)"), "kv_cache_dtype": .string(cache.rawValue),
+            "weights": .string("\(planner.model.formats)"),
+            "kv_cache_dtype": .string(cache.keys.rawValue), "enable_deepseek_v4_fp4_indexer": .bool(cache.hasFP4Index),
             "hardware": planner.cluster.hardware.json, "devices": .integer(planner.cluster.devices),
             "input_tokens": .integer(traffic.input), "output_tokens": .integer(traffic.output),
             "concurrency": .integer(traffic.concurrency), "layouts_predicted": .integer(considered),

@@ -41,8 +41,11 @@ package struct ServedEngine: Sendable, Equatable {
         processes = try count("processes", 1...Parsing.maxRanks)
         chunk = try count("chunked_prefill_size", 1...Parsing.maxTokens)
         pageSize = try count("page_size", 1...Parsing.maxTokens)
-        guard let cache = CacheType(rawValue: try text("kv_cache_dtype")) else { throw refusal("kv_cache_dtype") }
-        self.cache = cache
+        guard let keys = CacheType.Keys(rawValue: try text("kv_cache_dtype")) else { throw refusal("kv_cache_dtype") }
+        // Servers before this option do not have it.
+        let fp4Index = "enable_deepseek_v4_fp4_indexer"
+        guard let hasFP4Index = (info[fp4Index] ?? .bool(false)).bool else { throw refusal(fp4Index) }
+        cache = CacheType(keys, hasFP4Index: hasFP4Index)
         drafts = try count("speculative_num_steps", 0...16)
         dtype = try text("dtype")
         kernels = try text("kernels")

@@ -1,5 +1,6 @@
 import Foundation
 import JSON
+import Modeling
 import Planning
 import Routing
 import Tensors
@@ -17,7 +18,10 @@ extension ServerComparison {
         let client = HTTPClient(address, apiKey: address.apiKey(nil), timeout: .seconds(30))
         let (engine, served) = try await Self.facts(client)
         let path = try modelPath ?? Self.readable(engine.modelPath)
-        let model = try PlanModels.named(path) { _ in engine.cache }
+        let model = try PlanModels.named(path) { model in
+            if let problem = model.problem(with: engine.cache) { throw CommandError("--compare: \(problem)") }
+            return engine.cache
+        }
         let hardware: Hardware
         if let named = try options.named {
             hardware = named.hardware

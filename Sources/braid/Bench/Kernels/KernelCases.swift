@@ -41,7 +41,7 @@ extension KernelShapes {
     private func indexing(_ bed: KernelBed) -> [KernelCase] {
         guard let indexer = selection else { return [] }
         let positions = 64 * 1024
-        let scored = [DType.f32, .bf16, .fp8].flatMap { type in
+        let scored = [DType.f32, .bf16, .fp8, .fp4].flatMap { type in
             [1, 8, 64].map { rows in
                 let entry = Self.indexLane(type, width: indexer.width).bytesPerEntry
                 return KernelCase(
@@ -71,7 +71,7 @@ extension KernelShapes {
     }
 
     private static func indexLane(_ type: DType, width: Int) -> KeySet.Lane {
-        KeySet.Lane(as: type.cacheType, width: width, fp8: .perEntry)
+        KeySet.Lane(indexAs: type.cacheType, width: width)
     }
 
     private func topK(_ k: Int, of positions: Int, _ bed: KernelBed) -> KernelCase {
@@ -199,13 +199,14 @@ extension LayerDescription.Attention {
 }
 
 extension DType {
-    /// The type of a cache that keeps latents and index keys in this type.
+    /// The type of a cache that keeps latents, or at least index keys, in this type.
     fileprivate var cacheType: CacheType {
         switch self {
         case .f32: .float32
         case .bf16: .bfloat16
         case .fp8: .fp8
-        case .int8, .fp4: preconditionFailure("no cache keeps keys in \(self)")
+        case .fp4: CacheType(.fp8, hasFP4Index: true)
+        case .int8: preconditionFailure("no cache keeps keys in \(self)")
         }
     }
 }

@@ -111,7 +111,8 @@ struct LayerReport {
             "kind": .string(kind), "model": .string(name), "weights": .string("\(formats)"),
             "processor": .string(Processor.name), "kernels": .string(setup.kernels.rawValue),
             "dtype": .string(setup.configuration.profile.name), "threads": .integer(setup.configuration.threads),
-            "kv_cache_dtype": .string(setup.configuration.cacheType.rawValue),
+            "kv_cache_dtype": .string(setup.configuration.cacheType.keys.rawValue),
+            "enable_deepseek_v4_fp4_indexer": .bool(setup.configuration.cacheType.hasFP4Index),
         ])
     }
 

@@ -155,7 +155,7 @@ struct LayerRun {
         _ layer: LayerDescription, _ setup: LayerSetup
     ) throws -> (_ rows: Int, _ context: Int) -> Double {
         let kernels = try Kernels.asked(setup.kernels).computing(in: profile)
-        let lane: DType = [.float32: .f32, .bfloat16: .bf16, .fp8: .fp8][setup.configuration.cacheType]!
+        let lane: DType = [.float32: .f32, .bfloat16: .bf16, .fp8: .fp8][setup.configuration.cacheType.keys]!
         let scratch = try Scratch.forBenchmark()
         let cost = EqualityCost(
             layer, formats, lane: lane,
