@@ -1,6 +1,7 @@
 import DeepSeekV32
 import Foundation
 import Inference
+import KVCache
 import Modeling
 import Models
 import Parallelism
@@ -125,6 +126,25 @@ import Verification
             #expect(pool.failure == nil)
             RankFollower.dismiss(processes)
             return pool
+        }[0]!
+        pool.world.alarm.raise(GroupFailure(rank: 0, reason: "the test is over"))
+        pool.stop()
+    }
+
+    @Test func `refuse index keys in FP4 of a model that was not made for them`() throws {
+        let models = try ["v4", "v32"].map { try Golden($0).directory.load() }
+        let transports = InMemoryTransport.network(2)
+        defer { for transport in transports { transport.leave() } }
+        var configuration = EngineConfiguration(smallCache: ParallelConfiguration(context: 2))
+        configuration.processes = 2
+        configuration.pageSize = 128
+        configuration.cacheType = CacheType(.bfloat16, hasFP4Index: true)
+        let pool = try onEveryRank(of: 2) { [configuration] process -> RankPool? in
+            let processes = Processes(transports[process])
+            guard process == 1 else { return RankPool(models[0], configuration, processes: processes) }
+            let failure = try #require(throws: GroupFailure.self) { try RankFollower(models[1], processes).run() }
+            #expect(failure.reason.contains("--enable-deepseek-v4-fp4-indexer: only models of type deepseek_v4"))
+            return nil
         }[0]!
         pool.world.alarm.raise(GroupFailure(rank: 0, reason: "the test is over"))
         pool.stop()

@@ -86,6 +86,9 @@ package final class RankFollower {
                 throw Wire.Failure(
                     description: "pages of \(settings.pageSize) tokens, and entries of \(model.positionAlignment)")
             }
+            if let problem = model.description.problem(with: settings.cacheType) {
+                throw Wire.Failure(description: problem)
+            }
             let isDivisible = ProcessKVSharding.isPossible(
                 settings.parallel, processes: processes.count,
                 entriesPerPage: settings.pageSize / model.positionAlignment)
