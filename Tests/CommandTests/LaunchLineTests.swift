@@ -29,6 +29,7 @@ import braid
             case "--speculative-config": #"{"method":"mtp","num_speculative_tokens":3}"#
             case "--allowed-origins": #"["*"]"#
             case "--structured-outputs-config": #"{"reasoning_parser":"x"}"#
+            case "--attention-config": #"{"use_fp4_indexer_cache":true}"#
             default: "{}"
             }
         }
@@ -154,6 +155,26 @@ import braid
             let lines = try Self.refusal("serve m \(text)")
             #expect(lines.count == 1 && lines[0].contains(words), "\(lines)")
         }
+    }
+
+    @Test func `gives index keys in FP4 as vLLM's member of a JSON option`() throws {
+        let option = "--enable-deepseek-v4-fp4-indexer"
+        for text in [
+            #"--attention-config {"use_fp4_indexer_cache":true}"#, #"-ac {"use_fp4_indexer_cache":true,"backend":"X"}"#,
+            "--attention-config.use_fp4_indexer_cache true", "--attention-config.use_fp4_indexer_cache=true",
+        ] {
+            #expect(try Self.line("serve m \(text)").arguments.last == option, "\(text)")
+        }
+        for text in [
+            "--attention-config {}", #"--attention-config {"use_fp4_indexer_cache":false}"#,
+            #"-ac {"use_fp4_indexer_cache":null}"#, "--attention-config.use_fp4_indexer_cache false",
+        ] {
+            #expect(try !Self.line("serve m \(text)").arguments.contains(option), "\(text)")
+        }
+        #expect(
+            try Self.refusal("serve m --attention-config []")[0].hasPrefix("--attention-config: it is not an object"))
+        let lines = try Self.refusal("serve m --attention-config.use_fp4_indexer_cache 1")
+        #expect(lines == ["--attention-config: use_fp4_indexer_cache is neither true nor false"])
     }
 
     @Test func `gives origins of pages as vLLM's list`() throws {

@@ -62,7 +62,7 @@ extension CompatibilityTable {
         options(.kernel, count, "--triton-attention-num-kv-splits", "--triton-attention-split-tile-size"),
         options(.kernel, count, "--sm-group-num"),
         options(.kernel, .any, "--device-ids", "--ir-op-priority", "--pdmux-config-path"),
-        options(.kernel, .json, "--attention-config", "-ac", "--kernel-config", "--additional-config"),
+        options(.kernel, .json, "--kernel-config", "--additional-config"),
         lists(.kernel, .any, "--flashinfer-autotune-skip-ops"),
         flags(
             .kernel, "--triton-attention-reduce-in-fp32", "--flashinfer-mla-disable-ragged",

@@ -90,6 +90,9 @@ extension CompatibilityTable {
                 }),
             CompatibilityOption(
                 ["--structured-outputs-config"], .one, .json, .same(as: "--reasoning-parser", structuredOutputs)),
+            CompatibilityOption(
+                ["--attention-config", "-ac"], .one, .json,
+                .same(as: "--enable-deepseek-v4-fp4-indexer", indexKeys)),
         ],
     ])
 
@@ -140,6 +143,20 @@ extension CompatibilityTable {
             throw CommandError(
                 "\(option): '\(member.key.prefix(40))' is not supported with the value "
                     + "\(member.value.pythonText.prefix(40)); \(advice)")
+        }
+    }
+
+    /// Returns Braid's options for vLLM's JSON, such as `{"use_fp4_indexer_cache": true}`. Other members select kernels of
+    /// GPUs, which change no answer.
+    @Sendable private static func indexKeys(_ values: [String]) throws -> [String] {
+        let option = "--attention-config"
+        guard let members = try JSONValue(parsing: values[0]).object else {
+            throw CommandError("\(option): it is not an object, such as {\"use_fp4_indexer_cache\": true}")
+        }
+        switch members.first(where: { $0.key == "use_fp4_indexer_cache" })?.value {
+        case nil, .null, .bool(false): return []
+        case .bool(true): return ["--enable-deepseek-v4-fp4-indexer"]
+        default: throw CommandError("\(option): use_fp4_indexer_cache is neither true nor false")
         }
     }
 }
