@@ -128,7 +128,8 @@ def judge(model, answer, ids, seed, options):
     integers = integer_activations.IntegerActivations(model, options.integers) if options.integers else None
     profile = bfloat16_profile.BFloat16Profile(model) if options.dtype == "bfloat16" else None
     with reference.Decisions(model) as decisions, integers or profile or contextlib.nullcontext():
-        cache = rounded_cache.of_model(model.config) if options.kv_cache_dtype == "fp8_e4m3" else None
+        has_cache = options.kv_cache_dtype == "fp8_e4m3"
+        cache = rounded_cache.of_model(model.config, options.enable_deepseek_v4_fp4_indexer) if has_cache else None
         rows = torch.log_softmax(reference.logits(model, sequence[:-1], cache), -1)
     margins = decisions.smallest_up_to(len(rows))
     roundings = cache.closest_up_to(len(rows)) if cache else [math.inf] * len(rows)
@@ -163,6 +164,7 @@ def main():
     parser.add_argument("--lengths", type=whole_numbers, default=[1, 7, 40, 200], help="of the prompts, for each seed")
     parser.add_argument("--max-new-tokens", type=int, default=16)
     parser.add_argument("--kv-cache-dtype", choices=("float32", "fp8_e4m3"), default="float32", help="the server's")
+    parser.add_argument("--enable-deepseek-v4-fp4-indexer", action="store_true", help="if the server has it")
     parser.add_argument("--tolerance", type=float, default=1e-4, help="of a logprob")
     parser.add_argument("--token-gap", type=float, default=1e-3)
     parser.add_argument("--close-call", type=float, default=2e-5, help="in standard deviations of competing scores")
@@ -177,6 +179,8 @@ def main():
     options = parser.parse_args()
     if options.dtype == "bfloat16" and (options.integers or options.kv_cache_dtype != "float32"):
         parser.error("--dtype bfloat16: not together with --integers or --kv-cache-dtype fp8_e4m3")
+    if options.enable_deepseek_v4_fp4_indexer and options.kv_cache_dtype != "fp8_e4m3":
+        parser.error("--enable-deepseek-v4-fp4-indexer: only together with --kv-cache-dtype fp8_e4m3")
 
     model = reference.load(options.checkpoint)
     prompts = [(seed, reference.random_ids(length, model.config.vocab_size, seed * 1000 + length))

@@ -48,6 +48,7 @@ class Case:
     shards: int = 1
     newer_keys: bool = False
     rounded_cache: bool = False
+    fp4_index: bool = False
     drafts: bool = False
     fp4_experts: bool = False
     last_rows: int | None = None  # how many rows of the stages to keep; all when None
@@ -55,7 +56,7 @@ class Case:
 
     def new_cache(self, model):
         """What a forward is given: nothing, or an empty cache that rounds."""
-        return rounded_cache.of_model(model.config) if self.rounded_cache else None
+        return rounded_cache.of_model(model.config, self.fp4_index) if self.rounded_cache else None
 
 
 YARN = make_checkpoint.YARN | {"factor": 4, "original_max_position_embeddings": 32}
@@ -165,6 +166,13 @@ CASES = {
             hidden_size=48, q_lora_rank=24, head_dim=84, qk_rope_head_dim=8, o_groups=4, o_lora_rank=12,
             n_routed_experts=8, num_experts_per_tok=2, moe_intermediate_size=8, index_n_heads=16, index_head_dim=16,
             index_topk=6)),
+    "v4-fp4-index": Case(
+        why="V4: index keys in FP4, four groups of 32 with a scale each, beside keys in an FP8 cache; BF16",
+        arch="v4", layers=2, prompt=40, rounded_cache=True, fp4_index=True, matrices=torch.bfloat16,
+        sizes=make_checkpoint.V4_SIZES["tiny"] | dict(
+            hidden_size=48, q_lora_rank=24, head_dim=40, qk_rope_head_dim=8, o_groups=4, o_lora_rank=12,
+            n_routed_experts=8, num_experts_per_tok=2, moe_intermediate_size=8, index_n_heads=16, index_head_dim=128,
+            index_topk=6)),
 }
 
 
@@ -260,7 +268,7 @@ def make(name, case):
                "margins": {kind: round(gap, 7) for kind, gap in run.margins.items()}}
     greedy = {"prompt": run.ids, "continuation": run.new} | rounded
     if case.rounded_cache:
-        greedy["cache"] = "fp8_e4m3"
+        greedy["cache"] = "fp8_e4m3+fp4-index" if case.fp4_index else "fp8_e4m3"
     lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in greedy.items())
     (directory / "greedy.json").write_text("{\n" + lines + "\n}\n")
     note = {"why": case.why, "seed": run.seed, "prompt": case.prompt, "new": NEW_TOKENS,

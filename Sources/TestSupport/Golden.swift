@@ -12,7 +12,7 @@ package import Tensors
 package struct Golden: Sendable {
     package static let cases = [
         "v3", "v32", "v32-fp8", "v32-norope-scaling", "v3-fp8-cache", "v32-fp8-cache", "glm", "glm-shared", "v4",
-        "v4-fp8-fp4", "v4-fp8-cache",
+        "v4-fp8-fp4", "v4-fp8-cache", "v4-fp4-index",
     ]
 
     /// The names of the cases that have a next-token block.
