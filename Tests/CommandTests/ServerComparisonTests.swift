@@ -116,6 +116,16 @@ private struct Described {
         #expect("\(error)".contains("'\(name)'"), "\(error)")
     }
 
+    @Test(arguments: [true, false]) func `has index keys in FP4 only where it says so`(hasFP4Index: Bool) throws {
+        var described = Described()
+        #expect(try described.engine().cache == .float32)
+        described.info.append(("enable_deepseek_v4_fp4_indexer", "\(hasFP4Index)"))
+        #expect(try described.engine().cache == CacheType(.float32, hasFP4Index: hasFP4Index))
+        described.info[described.info.count - 1].1 = "1"
+        let error = try #require(throws: (any Error).self) { try described.engine() }
+        #expect("\(error)".contains("'enable_deepseek_v4_fp4_indexer'"), "\(error)")
+    }
+
     @Test(arguments: [
         ("threads_per_rank", "0"), ("processes", "1.5"), ("kv_cache_dtype", #""int4""#), ("layout_notation", "7"),
         ("speculative_num_steps", "-1"), ("model_path", #""""#), ("chunked_prefill_size", "-1"),

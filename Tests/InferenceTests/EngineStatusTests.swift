@@ -35,6 +35,30 @@ import Testing
         #expect(engine.status().settings == expected)
     }
 
+    @Test(arguments: CacheType.plain + CacheType.withFP4Index) func `has the types of keys and of index keys`(
+        type: CacheType
+    ) throws {
+        var configuration = EngineConfiguration()
+        configuration.pageSize = 128
+        configuration.cacheType = type
+        let engine = Engine(try Golden("v4").directory.load(), configuration)
+        defer { engine.stop() }
+        let settings = engine.status().settings
+        #expect(settings.kvCacheDtype == type.keys.rawValue && settings.hasFP4Index == type.hasFP4Index)
+    }
+
+    @Test(arguments: CacheType.withFP4Index) func `refuses index keys in FP4 of models that were not made for them`(
+        type: CacheType
+    ) throws {
+        var configuration = EngineConfiguration()
+        configuration.cacheType = type
+        #expect(
+            configuration.validate(for: try Golden("v32").directory.load()) == [
+                "--enable-deepseek-v4-fp4-indexer: only models of type deepseek_v4 were made for index keys in FP4, and "
+                    + "this one is of type deepseek_v32; leave it out"
+            ])
+    }
+
     @Test func `counts the time in which requests ran, and not the time between`() async throws {
         let engine = Engine(try Golden("v32").directory.load(), EngineConfiguration())
         defer { engine.stop() }

@@ -141,8 +141,14 @@ import Verification
             #expect(try VerificationCase(notation: candidate.notation, for: Self.shape) == candidate)
         }
         #expect(try VerificationCase(notation: "one", for: Self.shape) == VerificationCase(ParallelConfiguration()))
+        for type in CacheType.plain + CacheType.withFP4Index {
+            let named = try VerificationCase(notation: "cp2 \(type.rawValue) warm", for: Self.shape)
+            #expect(named.conditions.cacheType == type)
+            #expect(try VerificationCase(notation: named.notation, for: Self.shape) == named)
+        }
         let wrong = [
-            "cp2 chunk0", "cp2 chunk-2", "cp2 chunk", "cp2 tiny", "page3", "page", "cp2 lukewarm", "float64",
+            "cp2 fp4-index", "cp2 int8+fp4-index", "cp2 chunk0", "cp2 chunk-2", "cp2 chunk", "cp2 tiny", "page3",
+            "page", "cp2 lukewarm", "float64",
             "threads0",
         ]
         for wrong in wrong {

@@ -218,7 +218,7 @@ extension KnownLists {
             data: 2, context: 3, tensor: 4, expert: 5, expertTensor: 6, pipeline: 2, stageLayers: [1, 2],
             denseTensor: 4, strategy: .zigzag, exchange: .allToAll,
             kvSharding: KVSharding(ranks: 2, unit: 3, minKeys: 9))
-        settings.cacheType = .fp8
+        settings.cacheType = CacheType(.fp8, hasFP4Index: true)
         settings.pageSize = 16
         settings.pages = 77
         settings.windowPages = 5

@@ -66,6 +66,34 @@ import Testing
         #expect(read == written)
     }
 
+    @Test func `keeps FP4 entries apart, each with its scales`() {
+        let index = KeySet.Lane(indexAs: CacheType(.bfloat16, hasFP4Index: true), width: 128)
+        let layer = [
+            KeySet("ragged", [.init(.fp4, width: 37, group: 16, scaleType: .e8m0)]),
+            KeySet("pairs", [.init(.fp4, width: 9, scaleType: .e8m0)], tokensPerEntry: 2),
+            KeySet("index", [index], tokensPerEntry: 4),
+        ]
+        let store = CacheStore(format: CacheFormat(layers: [layer, layer], pageSize: 4), pages: 5)
+        // Nineteen bytes of values, a zero and three scales in four bytes; five, three zeros and a scale in four bytes for
+        // two tokens; 64 and four scales for four.
+        #expect(store.format.bytesPerPage == 2 * (4 * 24 + 2 * 12 + 68))
+        let scratch = Scratch()
+        let written = Self.lanes(of: store).enumerated().map { number, lane in
+            // The largest of each group makes its scale that power of two; the others are magnitudes of E2M1.
+            let values = (0..<lane.entries * lane.width).map { index in
+                let (entry, column) = (index / lane.width, index % lane.width)
+                let scale = exp2(Float((entry + column / lane.group) % 7))
+                let magnitudes: [Float] = [0, 0.5, 1, 1.5, 2, 3, 4, 6]
+                return (column % lane.group == 0 ? 6 : magnitudes[(entry + 3 * column + number) % 8]) * scale
+            }
+            Self.write(values, to: lane, scratch)
+            return values
+        }
+        let read = Self.lanes(of: store).map { Self.read($0, scratch) }
+        withExtendedLifetime(store) {}
+        #expect(read == written)
+    }
+
     @Test func `copies whole pages and nothing else`() {
         let store = CacheStore(format: Self.format, pages: 4)
         let scratch = Scratch()
@@ -169,7 +197,7 @@ import Testing
 }
 
 @Suite struct `Copies of cache entries` {
-    /// A key set with a lane of each type; the FP8 lane has scales.
+    /// A key set with a lane of each type; the FP8 and FP4 lanes have scales.
     static let format = CacheFormat(
         layers: [
             [
@@ -178,6 +206,7 @@ import Testing
                     [
                         .init(.fp8, width: 130, group: 64), .init(.bf16, width: 3), .init(.f32, width: 7),
                         .init(.fp8, width: 70, group: 16, scaleType: .e8m0),
+                        .init(.fp4, width: 70, group: 32, scaleType: .e8m0),
                     ])
             ]
         ], pageSize: 4)

@@ -9,6 +9,7 @@ import Testing
         KeySet("f32", [KeySet.Lane(.f32, width: 3), KeySet.Lane(.f32, width: 1)]),
         KeySet("fp8", [KeySet.Lane(.fp8, width: 32, group: 16), KeySet.Lane(.bf16, width: 5)], tokensPerEntry: 2),
         KeySet("e8m0", [KeySet.Lane(.fp8, width: 37, group: 16, scaleType: .e8m0)]),
+        KeySet("fp4", [KeySet.Lane(.fp4, width: 37, group: 32, scaleType: .e8m0)], tokensPerEntry: 2),
         KeySet("window", [KeySet.Lane(.fp8, width: 16)], lifetime: .window(tokens: 20)),
     ]
 

@@ -11,12 +11,14 @@ enum Cards {
 
     static var decode: ServerCard { card(pageSize: 16, ParallelConfiguration(tensor: 2)) }
 
-    static func card(pageSize: Int, _ parallel: ParallelConfiguration) -> ServerCard {
+    /// - Parameter index: the lane of index keys, if there is one.
+    static func card(pageSize: Int, _ parallel: ParallelConfiguration, index: KeySet.Lane? = nil) -> ServerCard {
         let keys = KeySet("latent", [KeySet.Lane(.f32, width: 24), KeySet.Lane(.fp8, width: 256, group: 128)])
         let window = KeySet("window", [KeySet.Lane(.bf16, width: 8)], lifetime: .window(tokens: 12))
         let wide = KeySet(
             "compressed 4",
-            [KeySet.Lane(.f32, width: 8), KeySet.Lane(.fp8, width: 448, group: 64, scaleType: .e8m0)],
+            [KeySet.Lane(.f32, width: 8), KeySet.Lane(.fp8, width: 448, group: 64, scaleType: .e8m0)]
+                + (index.map { [$0] } ?? []),
             tokensPerEntry: 4, isReadByLaterLayers: true)
         let format = CacheFormat(layers: [[keys, window], [], [wide]], pageSize: pageSize)
         var card = ServerCard.empty

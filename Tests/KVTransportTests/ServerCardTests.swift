@@ -2,6 +2,7 @@ import Disaggregation
 import Inference
 import KVCache
 import Parallelism
+import Tensors
 import Testing
 
 @Suite struct `A server card` {
@@ -89,6 +90,36 @@ import Testing
         let found = try #require(ServerCard.differences(prefill: other, decode: Cards.decode).first)
         #expect(found.values[0].contains("fp8 448 by 64,"))
         #expect(found.values[1].contains("fp8 448 by 64 with e8m0 scales,"))
+    }
+
+    @Test func `differs in words if one server keeps index keys in FP4`() throws {
+        func card(_ type: CacheType) throws -> ServerCard {
+            let card = Cards.card(
+                pageSize: 64, ParallelConfiguration(), index: KeySet.Lane(indexAs: type, width: 128))
+            let read = try Wire.value(ServerCard.self, in: Wire.bytes(of: card))
+            #expect(read == card)
+            return read
+        }
+        let (with, without) = (try card(CacheType(.fp8, hasFP4Index: true)), try card(.fp8))
+        #expect(ServerCard.differences(prefill: with, decode: with).isEmpty)
+        for (prefill, decode, fp4) in [(with, without, 0), (without, with, 1)] {
+            let found = ServerCard.differences(prefill: prefill, decode: decode)
+            try #require(found.map(\.name) == ["cache entries"])
+            #expect(found[0].values[fp4].contains(", fp4 128 by 32 with e8m0 scales,"), "\(found[0])")
+            #expect(found[0].values[1 - fp4].contains(", fp8 128,"), "\(found[0])")
+        }
+    }
+
+    @Test func `with FP4 elements whose scales are not E8M0 is refused`() throws {
+        for scaleType in [ScaleType.f32, .e8m0] {
+            let lane = KeySet.Lane(.fp4, width: 128, group: 32, scaleType: scaleType)
+            let bytes = Wire.bytes(of: Cards.card(pageSize: 64, ParallelConfiguration(), index: lane))
+            if scaleType == .e8m0 {
+                #expect(try !Wire.value(ServerCard.self, in: bytes).placement.format.layers.isEmpty)
+            } else {
+                #expect(throws: Wire.Failure.self) { try Wire.value(ServerCard.self, in: bytes) }
+            }
+        }
     }
 
     @Test func `with scales of a type that is none, or where there are none, is refused`() throws {

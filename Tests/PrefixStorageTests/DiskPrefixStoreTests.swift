@@ -209,6 +209,21 @@ final class StoringServer: Sendable {
         #expect(try await cached("tenant") == 64)
     }
 
+    @Test func `names blocks by the types of keys and of index keys`() throws {
+        let model = try Golden("v4").directory.load()
+        let types = CacheType.plain + CacheType.withFP4Index
+        let keys = types.map { type in
+            var configuration = EngineConfiguration()
+            configuration.pageSize = 128
+            configuration.cacheType = type
+            return PrefixKey(model, configuration, digest: "a model", blockTokens: 256)
+        }
+        #expect(types.count == 6 && Set(keys.map(\.description)).count == 6)
+        for (type, key) in zip(types, keys) {
+            #expect(key.description.contains("fp4 16 by 32 with e8m0 scales") == type.hasFP4Index, "\(key)")
+        }
+    }
+
     @Test func `removes what an interrupted write has left`() async throws {
         let directory = Self.directory()
         defer { Self.remove(directory) }

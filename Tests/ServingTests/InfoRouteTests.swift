@@ -112,6 +112,7 @@ import Testing
         let server = Self.server()
         let first = try await server.send(.get, "/server_info").json
         #expect(first["enable_dp_attention"]?.bool == false && first["disable_radix_cache"]?.bool == false)
+        #expect(first["enable_deepseek_v4_fp4_indexer"]?.bool == false)
         #expect(first["pp_layer_partition"]?.isNull == true && first["layout_notation"]?.string == "one")
         var settings = EngineSettings()
         // Degrees that all differ, so that none can be told under another's name.
@@ -120,7 +121,7 @@ import Testing
             denseTensor: 7, strategy: .zigzag, exchange: .allToAll,
             kvSharding: KVSharding(ranks: 12, unit: 9, minKeys: 10))
         (settings.chunkedPrefillSize, settings.maxPrefillTokens, settings.processes) = (11, 13, 15)
-        (settings.kvCacheDtype, settings.prefixCache) = ("fp8_e4m3", false)
+        (settings.kvCacheDtype, settings.hasFP4Index, settings.prefixCache) = ("fp8_e4m3", true, false)
         server.engine.setSettings(settings)
         let info = try await server.send(.get, "/get_server_info").json
         let sizes = [
@@ -133,7 +134,7 @@ import Testing
         #expect(info["layout_notation"]?.string == settings.parallel.notation)
         #expect(info["moe_a2a_backend"]?.string == "alltoall" && info["cp_strategy"]?.string == "zigzag")
         #expect(info["kv_cache_dtype"]?.string == "fp8_e4m3" && info["disable_radix_cache"]?.bool == true)
-        #expect(info["enable_dp_attention"]?.bool == true)
+        #expect(info["enable_dp_attention"]?.bool == true && info["enable_deepseek_v4_fp4_indexer"]?.bool == true)
     }
 
     @Test func `the exchange of keys with another server is told, and requests take part in it`() async throws {

@@ -11,9 +11,10 @@
 /// positions as the row with the largest position sees, and top_k reads no more than each row may see.
 ///
 /// In the BF16 profile each dot product is a BF16 sum (see profile.h) of bf16(q) and the key from +0. An FP8 key with
-/// one scale enters it as bf16 of its unscaled value, and the sum over heads is multiplied by the scale at the end; other
-/// keys, FP4 ones too, enter as bf16(value * scale). The heads are added by 16 accumulators from +0: accumulator l takes heads l,
-/// l + 16, ... ascending (`a = fma(weight, relu(dot), a)`), then halves are added: l with l + 8, + 4, + 2, + 1.
+/// one scale enters it as bf16 of its unscaled value, and the sum over heads is multiplied by the scale at the end;
+/// other keys, FP4 ones too, enter as bf16(value * scale). The heads are added by 16 accumulators from +0: accumulator
+/// l takes heads l, l + 16, ... ascending (`a = fma(weight, relu(dot), a)`), then halves are added: l with l + 8, + 4,
+/// + 2, + 1.
 typedef struct {
     braid_profile profile;
     int64_t m, heads;

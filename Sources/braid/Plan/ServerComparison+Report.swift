@@ -68,7 +68,9 @@ extension ServerComparison {
             "weights": .string("\(planner.model.formats)"), "layout": .string(engine.notation),
             "threads_per_rank": .integer(engine.threadsPerRank), "processes": .integer(engine.processes),
             "dtype": .string(engine.dtype), "kernels": .string(engine.kernels),
-            "kv_cache_dtype": .string(engine.cache.rawValue), "chunked_prefill_size": .integer(engine.chunk),
+            "kv_cache_dtype": .string(engine.cache.keys.rawValue),
+            "enable_deepseek_v4_fp4_indexer": .bool(engine.cache.hasFP4Index),
+            "chunked_prefill_size": .integer(engine.chunk),
             "hardware": planner.cluster.hardware.json,
             "measured": .fields([
                 "requests": .integer(served.prompt.count), "input_tokens": .measured(served.prompt.value),
