@@ -145,6 +145,31 @@ import Testing
         }
     }
 
+    @Test(arguments: ["v4", "v4-fp4-index"], CacheType.withFP4Index)
+    func `with index keys in FP4 depend neither on chunks nor on the level, and are other ones than without`(
+        name: String, cacheType: CacheType
+    ) throws {
+        let golden = try Golden(name)
+        let model = try golden.directory.load()
+        let whole = Forward(model, cacheType: cacheType, kernels: Kernels(.reference)!).logits(golden.prompt)
+        for kernels in Kernels.available {
+            for chunks in [[golden.prompt.count], [1], [3, 40, 5]] {
+                let forward = Forward(model, cacheType: cacheType, kernels: kernels, pageSize: model.positionAlignment)
+                #expect(forward.logits(golden.prompt, chunks: chunks) == whole, "\(kernels.level), chunks of \(chunks)")
+            }
+        }
+        let plain = Forward(model, cacheType: CacheType(cacheType.keys), isRecording: true)
+        _ = plain.logits(golden.prompt)
+        let rounded = Forward(model, cacheType: cacheType, isRecording: true)
+        _ = rounded.logits(golden.prompt)
+        let scored = model.description.layers.indices.filter { golden.rows("layers.\($0).index_scores") != nil }
+        try #require(!scored.isEmpty)
+        for layer in scored {
+            #expect(
+                rounded.recorder.rows(.indexScores, layer: layer) != plain.recorder.rows(.indexScores, layer: layer))
+        }
+    }
+
     @Test func `are other ones when the cache rounds keys`() throws {
         let golden = try Golden("v32")
         let model = try golden.directory.load()

@@ -149,7 +149,8 @@ import Verification
     func `finds index keys in FP4 equal in all layouts`(type: CacheType, layout: String) throws {
         for profile in ["f32", "bf16"] {
             #expect(
-                try Self.finding("v4", nil, "\(layout) chunk9 page128 \(type.rawValue) warm mixed \(profile)") == .equal
+                try Self.finding("v4-fp4-index", nil, "\(layout) chunk9 page128 \(type.rawValue) warm mixed \(profile)")
+                    == .equal
             )
         }
     }
