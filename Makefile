@@ -8,11 +8,12 @@ export LC_ALL := C.UTF-8
 # nothing is compiled twice.
 # The order of some arguments follows hashes; with the same order in each run, nothing is compiled again for that.
 BUILD := SWIFT_DETERMINISTIC_HASHING=1 swift build -c release
-# What `Scripts/check` looks for warnings in; the compiler does not repeat those of a module that did not change.
+# What `Scripts/check` looks for warnings in; the compiler does not repeat those of a module that did not change. Each build
+# begins with a line that gives its time, in seconds since 1970.
 BUILD_LOG := .build/build.log
 # Before a command: it is said how long that took, for whoever looks why tests take longer than before.
 timed = TIMEFORMAT='$@ took %0R s'; time
-logged = mkdir -p .build; { echo "== $(1)"; $(1); } 2>&1 | tee -a $(BUILD_LOG)
+logged = mkdir -p .build; { echo "== $$(date +%s) $(1)"; $(1); } 2>&1 | tee -a $(BUILD_LOG)
 
 # Tests and benchmarks talk to servers of their own, on this machine.
 comma := ,
