@@ -185,6 +185,8 @@ extension Error {
     /// Why the system refused to read or write a file, without what Foundation says around it.
     package var fileReason: String {
         let cause = (self as NSError).userInfo[NSUnderlyingErrorKey] as? NSError ?? self as NSError
-        return cause.localizedDescription
+        // Foundation's own text begins by saying that the operation could not be completed.
+        guard cause.domain == NSPOSIXErrorDomain else { return cause.localizedDescription }
+        return unsafe String(cString: strerror(Int32(truncatingIfNeeded: cause.code)))
     }
 }
