@@ -285,8 +285,31 @@ import Testing
         server.configuration.maxConnectionsPerAddress = 8
         try await Self.live(server) { port in
             try await Self.nested(20, port: port) {
-                let health = try await Self.health(port: port)
+                let health = try await Self.get("/health", port)
                 #expect(health.hasPrefix("HTTP/1.1 200"))
+            }
+        }
+    }
+
+    @Test func `a slow reader does not lose the rest of an answer to new connections`() async throws {
+        // The ids of the text take 6 MiB, more than the buffers of a connection hold.
+        let body = #"{"prompt":"\#(String(repeating: "word ", count: 1 << 18))"}"#
+        var server = ToyServer("x")
+        server.configuration.maxConnections = 8
+        server.configuration.maxConnectionsPerAddress = 8
+        try await Self.live(server) { port in
+            try await RawConnection.open(port: port, isDeaf: true) { connection in
+                try await connection.post("/tokenize", body)
+                let isAnswered = await eventually {
+                    (try? await Self.get("/metrics", port))?.contains(#"route="/tokenize",status="200"} 1"#) == true
+                }
+                #expect(isAnswered)
+                try await Self.nested(20, port: port) {}
+                connection.startListening()
+                let answer = await connection.receive(until: "]}")
+                let head = try #require(answer.range(of: "\r\n\r\n"))
+                let length = try #require(answer.firstMatch(of: /(?i)content-length: ([0-9]+)/)?.1)
+                #expect(answer[head.upperBound...].utf8.count == Int(length))
             }
         }
     }
@@ -299,10 +322,10 @@ import Testing
         try await RawConnection.open(port: port) { _ in try await nested(count - 1, port: port, body) }
     }
 
-    private static func health(port: Int) async throws -> String {
+    private static func get(_ path: String, _ port: Int) async throws -> String {
         let heard = Heard()
         try await RawConnection.open(port: port) { connection in
-            try await connection.send("GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            try await connection.send("GET \(path) HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             await heard.set(connection.receive())
         }
         return await heard.text

@@ -117,6 +117,8 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
     private var drained = 0
     /// Completes when the newest response has been written; `nil` before the first.
     private var written: EventLoopFuture<Void>?
+    /// The number of responses that are complete here and not written yet, as their client has not read enough.
+    private var unwritten = 0
     private var timer: Scheduled<Void>?
 
     init(_ table: ConnectionTable, _ arriving: ArrivingBytes, maxFramingBytes: Int) {
@@ -158,7 +160,7 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
                     isAwaitingContinue: head.headers["expect"].contains { $0.lowercased() == "100-continue" }))
             isWhole = false
             framing = isChunked ? Framing(start: arriving.count) : nil
-            table.set(.receiving, of: context.channel)
+            tell(context.channel)
             context.fireChannelRead(wrapInboundOut(.head(head)))
         case .body(let bytes):
             if let start = framing?.start, arriving.count > start {
@@ -179,7 +181,7 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
             arriving.forgetStart()
             timer?.cancel()
             timer = nil
-            table.set(exchanges.isEmpty ? .idle : .answering, of: context.channel)
+            tell(context.channel)
             context.fireChannelRead(data)
         }
     }
@@ -253,8 +255,9 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
         case .end:
             let written = promise ?? context.eventLoop.makePromise()
             context.writeAndFlush(data, promise: written)
-            self.written = written.futureResult
-            end(exchanges.removeFirst(), written.futureResult, context)
+            let exchange = exchanges.removeFirst()
+            wait(for: written.futureResult, context.channel)
+            end(exchange, written.futureResult, context)
         }
     }
 
@@ -262,7 +265,6 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
     private func end(_ exchange: Exchange, _ written: EventLoopFuture<Void>, _ context: ChannelHandlerContext) {
         if exchange.closes { return finish(context) }
         guard exchanges.isEmpty else { return }
-        table.set(isWhole ? .idle : .receiving, of: context.channel)
         if let refusal { return send(refusal, context) }
         if isEnding { return finish(context) }
         guard !isWhole else { return }
@@ -273,6 +275,24 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
             if !isWhole, !isEnding { linger(channel) }
         }
         context.read()
+    }
+
+    /// Counts a response that is complete here as being sent until it is `written`.
+    private func wait(for written: EventLoopFuture<Void>, _ channel: any Channel) {
+        self.written = written
+        unwritten += 1
+        written.assumeIsolated().whenComplete { [self] _ in
+            unwritten -= 1
+            if unwritten == 0 { tell(channel) }
+        }
+    }
+
+    /// Tells the table the state of the connection. It is being answered until every response has been written: a client that
+    /// reads slowly must not lose the rest of one for a new connection.
+    private func tell(_ channel: any Channel) {
+        let isReceiving = !isWhole
+        let isAnswering = unwritten > 0 || exchanges.count > (isReceiving ? 1 : 0)
+        table.set(isAnswering ? .answering : isReceiving ? .receiving : .idle, of: channel)
     }
 
     // MARK: - The end
@@ -299,7 +319,7 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
         if !refusal.isHead { context.write(wrapOutboundOut(.body(.byteBuffer(body))), promise: nil) }
         let written = context.eventLoop.makePromise(of: Void.self)
         context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: written)
-        self.written = written.futureResult
+        wait(for: written.futureResult, context.channel)
         finish(context)
     }
 
@@ -313,7 +333,7 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
     private func finish(_ context: ChannelHandlerContext) {
         stopReading()
         exchanges = []
-        table.set(isWhole ? .idle : .receiving, of: context.channel)
+        tell(context.channel)
         let (channel, written) = (context.channel, written ?? context.eventLoop.makeSucceededVoidFuture())
         written.assumeIsolated().whenComplete { [self] _ in
             isOut = true
