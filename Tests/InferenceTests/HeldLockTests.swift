@@ -11,6 +11,9 @@ import Testing
     private final class Hold: Sendable {
         let hasBegun = Atomic(false)
         let release = DispatchSemaphore(value: 0)
+        /// The numbers of calls that began and ended meanwhile.
+        let begun = Atomic(0)
+        let ended = Atomic(0)
 
         func wait() {
             hasBegun.store(true, ordering: .releasing)
@@ -69,9 +72,14 @@ import Testing
 
     /// Runs what may wait for the engine's lock in a thread of its own.
     private func blocking<Value: Sendable>(_ work: @escaping @Sendable () -> Value) -> Task<Value, Never> {
-        Task {
+        Task { [hold] in
             await withCheckedContinuation { done in
-                Thread.detachNewThread { done.resume(returning: work()) }
+                Thread.detachNewThread {
+                    hold.begun.add(1, ordering: .relaxed)
+                    let value = work()
+                    hold.ended.add(1, ordering: .relaxed)
+                    done.resume(returning: value)
+                }
             }
         }
     }
@@ -83,7 +91,12 @@ import Testing
         let refused = blocking { [engine] in Result { try engine.submit(someRequests[0]) } }
         let aborted = blocking { [engine] in engine.abort(generation.id) }
         let counted = blocking { [engine] in engine.cachedTokens(of: generation.id) }
+        #expect(await eventually { hold.begun.load(ordering: .relaxed) == 3 })
+        // From their beginning to the lock they take less.
+        try await Task.sleep(for: .milliseconds(200))
+        #expect(hold.ended.load(ordering: .relaxed) == 0)
         engine.end(afterTrap: "SIGILL", of: "a thread of this test")
+        try #require(await eventually { hold.ended.load(ordering: .relaxed) == 3 })
         await #expect(throws: EngineError.self) { try await refused.value.get() }
         await aborted.value
         #expect(await counted.value == nil)
