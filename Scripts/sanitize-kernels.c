@@ -986,11 +986,13 @@ static int64_t first_difference(
     return -1;
 }
 
-/// The tables to try; the last is that of AVX-512 where VNNI is missing.
-#define TABLES (BRAID_AMX + 1)
+/// The tables to try; the last two are those of AVX-512 where VNNI is missing, and where dot products of BF16 pairs are
+/// fast.
+#define TABLES (BRAID_AMX + 2)
 
 static const braid_kernels *table(int i) {
-    return i < BRAID_AMX ? braid_kernels_at((braid_level)(i + 1)) : braid_avx512_without_vnni();
+    if (i < BRAID_AMX) return braid_kernels_at((braid_level)(i + 1));
+    return i == BRAID_AMX ? braid_avx512_without_vnni() : braid_avx512_with_dots();
 }
 
 int main(int count, char **arguments) {

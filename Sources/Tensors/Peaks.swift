@@ -1,4 +1,5 @@
 import CKernels
+import Foundation
 
 /// These functions reach the processor's limits, for benchmarks to compare with. Each returns how much it did.
 extension Kernels {
@@ -12,7 +13,13 @@ extension Kernels {
     /// - Returns: the floating-point operations done; 0 where the level `amx` is missing.
     package static func tileDots(turns: Int) -> Int { Int(braid_tile_dots(Int64(turns))) }
 
-    /// Runs `turns` rounds of dot products of BF16 pairs, which no kernel uses.
+    /// True if products of many rows of BF16 activations are dot products of BF16 pairs here.
+    package var addsPairs: Bool {
+        guard let pairs = unsafe braid_avx512_with_dots() else { return false }
+        return unsafe strcmp(table.name, pairs.pointee.name) == 0
+    }
+
+    /// Runs `turns` rounds of dot products of BF16 pairs.
     ///
     /// - Returns: the operations done; 0 where the processor has no such instruction.
     package static func bf16Dots(turns: Int) -> Int { Int(braid_bf16_dots(Int64(turns))) }

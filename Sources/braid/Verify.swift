@@ -13,7 +13,7 @@ import Verification
 /// The command verifies, on a checkpoint, that parallel configurations are bitwise equal to one rank.
 struct Verify: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Compares layouts of ranks with one rank on a checkpoint, bit by bit.",
+        abstract: "Compares parallel configurations with one rank on a checkpoint, bit by bit.",
         discussion: """
             Serves mixes of random requests on one rank and on many, and compares every token, log-probability and \
             logit. In a share of the cases (--from) another server, of another layout, computes the prompts and sends its \

@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 enum {
-    // Longer records are announced by their length, and travel when the receiver fetches them.
+    // Longer records are announced by their length, and are sent when the receiver fetches them.
     BRAID_UCX_MAX_UNANNOUNCED = 1024,
     // The bytes of what a sender shows with each record.
     BRAID_UCX_PASS = 16,

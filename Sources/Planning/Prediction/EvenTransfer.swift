@@ -36,7 +36,8 @@ struct EvenTransfer: Sendable {
         let parallel = cost.parallel
         let ranks = Double(parallel.stageRanks)
         let widths = Double(parallel.degree(.expertTensor))
-        let travels = parallel.exchange == .allToAll ? dispatch : 1
+        // The fraction of the other ranks that get a row: with all-to-all only those with an expert that it chose.
+        let share = parallel.exchange == .allToAll ? dispatch : 1
         func held(_ layout: Layout) -> Double {
             Double(parallel.degree(Axes.stage.subtracting(parallel.onMesh(layout.rows))))
         }
@@ -50,14 +51,14 @@ struct EvenTransfer: Sendable {
         // The few tokens of a step in decode are all in the window of the next ones.
         case .window(let edge, _): return held(edge.to) - held(edge.from)
         case .published(let edge, let tokens): return (held(edge.to) - held(edge.from)) / Double(tokens)
-        case .dispatch: return (ranks - 1) * travels
+        case .dispatch: return (ranks - 1) * share
         case .combine:
             // Where widths are added first, only sums of other experts are still to come.
-            return (ranks - (rules.sendsTreeLeaves ? 1 : widths)) * travels / widths
+            return (ranks - (rules.sendsTreeLeaves ? 1 : widths)) * share / widths
         case .expertTensorSums:
             let leaves = ExpertExchange.blocks(of: cost.model.parallelShape.experts, parallel)
             let blocks = rules.sendsTreeLeaves ? Double(leaves) : 1
-            return Double(transfer.ranks - 1) * blocks * ranks * travels / widths
+            return Double(transfer.ranks - 1) * blocks * ranks * share / widths
         case .stageInput: return 1
         case .dcpRows(.queries), .dcpRows(.partialAttention): return Double((transfer.ranks - 1) * parallel.tensor)
         case .outputs, .logits, .gatheredKeys, .dcpRows: return Double(transfer.ranks - 1)

@@ -29,7 +29,7 @@ package struct DisaggregationReport {
         }
         return table.lines + [
             "", "TTFT includes the transfer: the keys of a prompt's last chunk, between hosts; those of earlier chunks",
-            "travel beside the next chunk's computation · not measured: no disaggregated run was published with what it",
+            "are sent while the next chunk is computed · not measured: no disaggregated run was published with what it",
             "takes to predict it", "",
         ] + flags(pairs[0])
     }

@@ -10,7 +10,8 @@ struct MachinePeaks {
     /// The rate of dot products of bytes, of which products of the profile `int8` are made; `nil` where the processor has
     /// none.
     let int8Dots: Double?
-    /// The rate of dot products of BF16 pairs, which no kernel uses; `nil` where the processor has none.
+    /// The rate of dot products of BF16 pairs, which the kernels use where it is higher than that of multiply-adds; `nil` where
+    /// the processor has none.
     let bf16Dots: Double?
     /// The rate of products of BF16 tiles; `nil` without the level `amx`.
     let tileDots: Double?
@@ -47,6 +48,7 @@ struct MachinePeaks {
         case .multiplyAdds: multiplyAdds
         case .tiles: tileDots ?? multiplyAdds
         case .bytes: int8Dots ?? multiplyAdds
+        case .pairs: bf16Dots ?? multiplyAdds
         }
     }
 
@@ -70,13 +72,15 @@ enum ProductInstruction: String {
     case multiplyAdds = "FMA"
     case tiles
     case bytes = "int8 dot"
+    case pairs = "bf16 dot"
 }
 
 extension Kernels {
     /// Returns the instruction that an operation on elements of a type is made of.
     func instruction(of type: DType) -> ProductInstruction {
         if profile.isForIntegers, type == .int8, level >= .avx512, Self.int8Dots(turns: 1) > 0 { return .bytes }
-        return profile.roundsToBF16 && level == .amx ? .tiles : .multiplyAdds
+        guard profile.roundsToBF16 else { return .multiplyAdds }
+        return level == .amx ? .tiles : addsPairs ? .pairs : .multiplyAdds
     }
 }
 
@@ -95,6 +99,7 @@ struct PeakMeter {
 
     func multiplyAdds() -> Double { rate { Double(kernels.multiplyAdds(turns: $0)) } }
     func int8Dots() -> Double { rate { Double(Kernels.int8Dots(turns: $0)) } }
+    func bf16Dots() -> Double { rate { Double(Kernels.bf16Dots(turns: $0)) } }
     func tileDots() -> Double { rate { Double(Kernels.tileDots(turns: $0)) } }
 
     func rate(of instruction: ProductInstruction) -> Double {
@@ -102,10 +107,9 @@ struct PeakMeter {
         case .multiplyAdds: multiplyAdds()
         case .tiles: tileDots()
         case .bytes: int8Dots()
+        case .pairs: bf16Dots()
         }
     }
-
-    func bf16Dots() -> Double { rate { Double(Kernels.bf16Dots(turns: $0)) } }
 
     func memoryRead() -> Double {
         let bytes = 16 << 20
