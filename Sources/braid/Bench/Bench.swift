@@ -5,7 +5,7 @@ import JSON
 /// The command measures the model by itself, a running server, single layers, kernels and grammars.
 struct Bench: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Measures prefill, decoding, an engine under load, a running server, one layer of each kind, kernels, or a grammar.",
+        abstract: "Measures prefill, decoding, an engine under load, a running server, a layer, kernels, or a grammar.",
         subcommands: [
             BenchPrefill.self, BenchDecode.self, BenchOffline.self, BenchServing.self, BenchLayer.self,
             BenchKernels.self,
