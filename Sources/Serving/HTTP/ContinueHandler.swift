@@ -16,6 +16,9 @@ final class ContinueHandler: ChannelDuplexHandler, RemovableChannelHandler {
     /// response.
     struct BodyIsRead: Sendable {}
 
+    /// Returns true if a value of `Expect` says that the client waits for status 100.
+    static func asksForContinue(_ value: String) -> Bool { value.lowercased() == "100-continue" }
+
     /// The number of requests read whose response is not written. Status 100 must not interrupt an earlier response.
     private var unanswered = 0
     /// True if the client of the newest request waits before it sends the body.
@@ -48,5 +51,5 @@ final class ContinueHandler: ChannelDuplexHandler, RemovableChannelHandler {
 
 extension HTTPRequest {
     /// True if the client waits for status 100 before it sends the body.
-    var expectsContinue: Bool { headerFields[.expect]?.lowercased() == "100-continue" }
+    var expectsContinue: Bool { headerFields[values: .expect].contains(where: ContinueHandler.asksForContinue) }
 }

@@ -157,7 +157,7 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
                 Exchange(
                     isHTTP10: head.version == .http1_0, isHead: head.method == .HEAD, closes: closes,
                     bytesLeft: isChunked ? nil : head.headers["content-length"].first.flatMap(Int.init) ?? 0,
-                    isAwaitingContinue: head.headers["expect"].contains { $0.lowercased() == "100-continue" }))
+                    isAwaitingContinue: head.headers["expect"].contains(where: ContinueHandler.asksForContinue)))
             isWhole = false
             framing = isChunked ? Framing(start: arriving.count) : nil
             tell(context.channel)
@@ -281,6 +281,7 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
     private func wait(for written: EventLoopFuture<Void>, _ channel: any Channel) {
         self.written = written
         unwritten += 1
+        tell(channel)
         written.assumeIsolated().whenComplete { [self] _ in
             unwritten -= 1
             if unwritten == 0 { tell(channel) }
@@ -290,9 +291,9 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
     /// Tells the table the state of the connection. It is being answered until every response has been written: a client that
     /// reads slowly must not lose the rest of one for a new connection.
     private func tell(_ channel: any Channel) {
-        let isReceiving = !isWhole
-        let isAnswering = unwritten > 0 || exchanges.count > (isReceiving ? 1 : 0)
-        table.set(isAnswering ? .answering : isReceiving ? .receiving : .idle, of: channel)
+        // The newest request is not answered before it has arrived, unless it is the last one and refused.
+        let isAnswering = unwritten > 0 || exchanges.count > (isWhole || isEnding ? 0 : 1)
+        table.set(isAnswering ? .answering : isWhole ? .idle : .receiving, of: channel)
     }
 
     // MARK: - The end

@@ -1,6 +1,7 @@
 import NIOCore
 
-/// Closes a connection whose client has read nothing of what waits to be sent for a while.
+/// Closes a connection whose client has read nothing of what waits to be sent for a while: for the limit at least, and at most
+/// half as long again.
 ///
 /// It is the first handler of its pipeline, where everything that is sent passes as bytes: whole answers, which the
 /// connection takes at once however long they are, and streams, whose writes wait while too much is not sent. Without it, a
