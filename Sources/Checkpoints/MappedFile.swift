@@ -1,4 +1,5 @@
 import Foundation
+import Tensors
 
 /// Maps a file read-only into memory, until the last reference is released.
 ///

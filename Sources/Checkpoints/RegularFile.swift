@@ -1,5 +1,6 @@
 import Foundation
 import JSON
+import Tensors
 
 /// Opens a regular file for reading; its size is that of the open descriptor.
 ///
@@ -112,6 +113,3 @@ package struct RegularFile: ~Copyable {
         return unsafe MappedFile(UnsafeRawBufferPointer(start: address, count: size))
     }
 }
-
-/// Returns what the system says about an error number.
-package func systemMessage(_ code: Int32) -> String { unsafe String(cString: strerror(code)) }

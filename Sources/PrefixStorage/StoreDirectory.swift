@@ -1,5 +1,6 @@
 import Foundation
 import Synchronization
+import Tensors
 
 /// The directory of a prefix store. Everything in it is opened relative to the directory's descriptor, without following
 /// symbolic links, and only regular files are read.
@@ -38,11 +39,12 @@ final class StoreDirectory: Sendable {
     {
         guard !path.isEmpty, !path.utf8.contains(0) else { throw PrefixStoreError("the path is empty or holds a NUL") }
         if unsafe mkdir(path, 0o700) != 0, errno != EEXIST {
-            throw PrefixStoreError("\(path) cannot be created: \(Self.message(errno)); create the directories above it")
+            throw PrefixStoreError(
+                "\(path) cannot be created: \(systemMessage(errno)); create the directories above it")
         }
         let descriptor = unsafe open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard descriptor >= 0 else {
-            throw PrefixStoreError("\(path) cannot be opened as a directory: \(Self.message(errno))")
+            throw PrefixStoreError("\(path) cannot be opened as a directory: \(systemMessage(errno))")
         }
         var facts = stat()
         guard unsafe fstat(descriptor, &facts) == 0, facts.st_uid == geteuid(), facts.st_mode & 0o077 == 0 else {
@@ -88,7 +90,7 @@ final class StoreDirectory: Sendable {
             return (true, 0)
         }
         guard failure == 0 else {
-            throw PrefixStoreError("\(path)/\(Self.lockName) cannot be locked: \(Self.message(failure))")
+            throw PrefixStoreError("\(path)/\(Self.lockName) cannot be locked: \(systemMessage(failure))")
         }
         return isHeld
     }
@@ -139,7 +141,7 @@ final class StoreDirectory: Sendable {
             switch errno {
             case ENOENT: throw .absent
             case ELOOP: throw .damaged("it is a symbolic link")
-            default: throw .unreadable(Self.message(errno))
+            default: throw .unreadable(systemMessage(errno))
             }
         }
         defer { close(file) }
@@ -162,7 +164,7 @@ final class StoreDirectory: Sendable {
             }
             initialized = filled
         }
-        guard failure == 0 else { throw .unreadable(Self.message(failure)) }
+        guard failure == 0 else { throw .unreadable(systemMessage(failure)) }
         guard filled == count else { throw .damaged("it became shorter while it was read") }
         return bytes
     }
@@ -173,7 +175,7 @@ final class StoreDirectory: Sendable {
         unsafe unlinkat(descriptor, temporary, 0)
         let file = unsafe openat(
             descriptor, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
-        guard file >= 0 else { throw PrefixStoreError(Self.message(errno)) }
+        guard file >= 0 else { throw PrefixStoreError(systemMessage(errno)) }
         var failure = fault(.write)
         if failure == 0 { failure = Self.writeAll(bytes, to: file) }
         if failure == 0, fsync(file) != 0 { failure = errno }
@@ -182,7 +184,7 @@ final class StoreDirectory: Sendable {
         if failure == 0, unsafe renameat(descriptor, temporary, descriptor, name) != 0 { failure = errno }
         guard failure == 0 else {
             unsafe unlinkat(descriptor, temporary, 0)
-            throw PrefixStoreError(Self.message(failure))
+            throw PrefixStoreError(systemMessage(failure))
         }
     }
 
@@ -215,8 +217,6 @@ final class StoreDirectory: Sendable {
             unsafe utimensat(descriptor, id.fileName, times.baseAddress!, AT_SYMLINK_NOFOLLOW)
         }
     }
-
-    private static func message(_ code: Int32) -> String { unsafe String(cString: strerror(code)) }
 }
 
 extension Int64 {

@@ -48,7 +48,7 @@
         let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
         let memory = unsafe mmap(nil, bytes, PROT_READ | PROT_WRITE, flags, -1, 0)
         guard let memory = unsafe memory, unsafe memory != MAP_FAILED else {
-            throw MemoryError(bytes: bytes, reason: unsafe String(cString: strerror(errno)))
+            throw MemoryError(bytes: bytes, reason: systemMessage(errno))
         }
         return unsafe memory
     }

@@ -1,6 +1,6 @@
-import Checkpoints
 import Foundation
 import Inference
+import Tensors
 
 /// A file that an option names for results. Nothing waits for the reader of a pipe.
 package struct OutputFile {

@@ -1,8 +1,8 @@
-import Checkpoints
 // `stdout` is a variable to Swift, and nothing here assigns it.
 @unsafe @preconcurrency import Foundation
 import Inference
 import Synchronization
+import Tensors
 
 /// Standard input, output and error, any of which may be closed, full, or a pipe that nobody reads.
 enum StandardStreams {

@@ -1,6 +1,7 @@
 import Foundation
 package import Parallelism
 import Synchronization
+import Tensors
 
 /// A trace writer records what the ranks do in a file for Perfetto or Chrome's `about:tracing`. The trace has one
 /// process per pipeline stage with one thread per rank, and one process for the engine.
@@ -45,7 +46,7 @@ package final class TraceWriter: Sendable {
         let descriptor = unsafe open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_CLOEXEC, 0o644)
         guard descriptor >= 0 else {
             throw TraceError(
-                path: path, problem: errno == ENXIO ? Self.isPipe : unsafe String(cString: strerror(errno)))
+                path: path, problem: errno == ENXIO ? Self.isPipe : systemMessage(errno))
         }
         let handle = FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
         var facts = stat()
@@ -187,6 +188,6 @@ extension Error {
         let cause = (self as NSError).userInfo[NSUnderlyingErrorKey] as? NSError ?? self as NSError
         // Foundation's own text begins by saying that the operation could not be completed.
         guard cause.domain == NSPOSIXErrorDomain else { return cause.localizedDescription }
-        return unsafe String(cString: strerror(Int32(truncatingIfNeeded: cause.code)))
+        return systemMessage(Int32(truncatingIfNeeded: cause.code))
     }
 }

@@ -1,9 +1,9 @@
 import ArgumentParser
-import Checkpoints
 package import Disaggregation
 import Foundation
 package import KVTransport
 import Serving
+import Tensors
 
 /// These options let one server compute prompts for another one. They have the names of SGLang's, where it has such
 /// options.
