@@ -22,8 +22,14 @@ package struct OutputFile {
     /// - Throws: `CommandError` with the reason if not all of it could be written.
     package func append(_ line: String) throws { try write(line + "\n", O_APPEND) }
 
-    /// Checks that the file can be written, and creates it if it does not exist: a measurement may take hours.
-    func check() throws { close(try descriptor(O_APPEND)) }
+    /// Checks that the file can be written, before a measurement that may take hours. A file that did not exist does not
+    /// exist afterwards either, as the measurement may fail.
+    package func check() throws {
+        let exists = access(path, F_OK) == 0
+        close(try descriptor(O_APPEND))
+        // Not a link that had no target.
+        if !exists { unlink(URL(fileURLWithPath: path).resolvingSymlinksInPath().path) }
+    }
 
     private func write(_ text: String, _ mode: Int32) throws {
         let file = FileHandle(fileDescriptor: try descriptor(mode), closeOnDealloc: true)

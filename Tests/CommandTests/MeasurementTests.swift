@@ -51,6 +51,22 @@ import braid
         }
     }
 
+    @Test func `a file that was only checked is as it was`() throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("braid-results-\(UUID())").path
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let (file, link) = (folder + "/results", folder + "/link")
+        try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: file)
+        for path in [file, link] {
+            try OutputFile(path, option: "--measure").check()
+            #expect(!FileManager.default.fileExists(atPath: file))
+        }
+        #expect(try FileManager.default.destinationOfSymbolicLink(atPath: link) == file)
+        try OutputFile(link, option: "--measure").append("a")
+        try OutputFile(link, option: "--measure").check()
+        #expect(try String(contentsOfFile: file, encoding: .utf8) == "a\n")
+    }
+
     @Test func `lengths are read, sorted and made unique`() throws {
         let read = ascendingCounts(1...1 << 20)
         #expect(try read("4K, 1024,1K,1k") == [1000, 1024, 4096])
