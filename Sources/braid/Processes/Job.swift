@@ -201,6 +201,7 @@ struct Job: Sendable {
                 Thread.sleep(forTimeInterval: seconds)
                 if isMet.load(ordering: .acquiring) { return }
                 note("\(reason) within \(Int(seconds)) s")
+                Log.flush()
                 _exit(1)
             }
         }
