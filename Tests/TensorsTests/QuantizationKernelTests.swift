@@ -123,13 +123,9 @@ struct QuantizationKernelTests {
                 expected.replaceSubrange(start..<start + entry.count, with: entry)
             }
             for level in KernelLevel.all {
-                let (input, places) = (Guarded(x), Guarded(slots))
-                let lane = Guarded(repeating: UInt8(0x55), count: entries * entryBytes)
-                let parameters = unsafe braid_store_rows(
-                    m: Int64(m), n: Int64(n), x: input.pointer, x_stride: Int64(stride), slots: places.pointer,
-                    lane: lane.pointer, dtype: BRAID_FP8, group: Int64(group), scale_type: type)
-                unsafe call(level.table.store_rows, parameters, keeping: [input, places, lane])
-                #expect(lane.values == expected, "\(level.name), \(m) x \(n), groups of \(group)")
+                let lane = store(
+                    level, x, width: n, stride: stride, slots, entries: entries, group: group, type, as: BRAID_FP8)
+                #expect(lane == expected, "\(level.name), \(m) x \(n), groups of \(group)")
             }
         }
     }
@@ -150,18 +146,27 @@ struct QuantizationKernelTests {
         }
     }
 
+    /// Returns a lane of FP8 or FP4 entries after rows were stored in their slots; other bytes stay 0x55.
+    private func store(
+        _ level: KernelLevel, _ x: [Float], width: Int, stride: Int, _ slots: [Int32], entries: Int, group: Int,
+        _ type: braid_scale_type, as dtype: braid_dtype
+    ) -> [UInt8] {
+        let bytes = LaneShape(width, dtype, group: group, scaleType: type).entryBytes
+        let (input, places) = (Guarded(x), Guarded(slots))
+        let lane = Guarded(repeating: UInt8(0x55), count: entries * bytes)
+        let parameters = unsafe braid_store_rows(
+            m: Int64(slots.count), n: Int64(width), x: input.pointer, x_stride: Int64(stride), slots: places.pointer,
+            lane: lane.pointer, dtype: dtype, group: Int64(group), scale_type: type)
+        unsafe call(level.table.store_rows, parameters, keeping: [input, places, lane])
+        return lane.values
+    }
+
     /// Returns the FP8 or FP4 entry of one row.
     private func store(
         _ level: KernelLevel, _ row: [Float], group: Int, _ type: braid_scale_type, as dtype: braid_dtype = BRAID_FP8
     ) -> [UInt8] {
-        let bytes = LaneShape(row.count, dtype, group: group, scaleType: type).entryBytes
-        let (input, places) = (Guarded(row), Guarded([Int32(0)]))
-        let lane = Guarded(repeating: UInt8(0x55), count: bytes)
-        let parameters = unsafe braid_store_rows(
-            m: 1, n: Int64(row.count), x: input.pointer, x_stride: Int64(row.count), slots: places.pointer,
-            lane: lane.pointer, dtype: dtype, group: Int64(group), scale_type: type)
-        unsafe call(level.table.store_rows, parameters, keeping: [input, places, lane])
-        return lane.values
+        store(
+            level, row, width: row.count, stride: row.count, [0], entries: 1, group: group, type, as: dtype)
     }
 
     /// Returns the nearest E2M1 code by comparing all eight magnitudes; the even one of two equally near.
@@ -214,13 +219,10 @@ struct QuantizationKernelTests {
                 expected.replaceSubrange(start..<start + entryBytes, with: entry)
             }
             for level in KernelLevel.all {
-                let (input, places) = (Guarded(x), Guarded(slots))
-                let lane = Guarded(repeating: UInt8(0x55), count: 12 * entryBytes)
-                let parameters = unsafe braid_store_rows(
-                    m: Int64(m), n: Int64(n), x: input.pointer, x_stride: Int64(stride), slots: places.pointer,
-                    lane: lane.pointer, dtype: BRAID_FP4, group: Int64(group), scale_type: BRAID_SCALE_E8M0)
-                unsafe call(level.table.store_rows, parameters, keeping: [input, places, lane])
-                #expect(lane.values == expected, "\(level.name), \(m) x \(n), groups of \(group)")
+                let lane = store(
+                    level, x, width: n, stride: stride, slots, entries: 12, group: group, BRAID_SCALE_E8M0,
+                    as: BRAID_FP4)
+                #expect(lane == expected, "\(level.name), \(m) x \(n), groups of \(group)")
             }
         }
     }

@@ -6,19 +6,16 @@
 #include "indexer_tiles.h"
 #include "matmul_tiles.h"
 
+static void add_exact_tile(braid_exact_sums *s) {
+    load_tiles(1, s->c[0]);
+    add_tile_products(false, 1, s->a, 64, (const char *)s->b);
+    store_tiles(1, s->c[0]);
+}
+
 /// Returns whether tiles of random numbers, and of sums next to 2^-126, are added as profile.h defines.
 bool braid_amx_is_exact(void) {
-    braid_exact_sums s;
-    uint64_t state = 1;
-    bool is_exact = true;
     begin_tiles();
-    for (int turn = 0; turn < BRAID_EXACT_TURNS && is_exact; turn++) {
-        draw_exact_sums(turn, &state, &s);
-        load_tiles(1, s.c[0]);
-        add_tile_products(false, 1, s.a, 64, (const char *)s.b);
-        store_tiles(1, s.c[0]);
-        is_exact = memcmp(s.c, s.expected, sizeof s.c) == 0;
-    }
+    const bool is_exact = are_exact(add_exact_tile);
     end_tiles();
     return is_exact;
 }

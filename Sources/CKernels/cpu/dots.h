@@ -59,14 +59,7 @@ BRAID_INLINE void dots_block(
         run_dots(rows, x, panel, even);
         run_dots(rows, x + all, panel + BRAID_PANEL_WIDTH, odd);
     }
-    // Both chains lack the same terms, if any. A missing one is +0 * +0, which matters only to a chain that is -0.
-    const bool is_short = terms < BRAID_BF16_BLOCK;
-    BRAID_UNROLL for (int r = 0; r < rows; r++)
-        BRAID_UNROLL for (int v = 0; v < BRAID_PANEL; v++) {
-            if (is_short) even[r][v] = even[r][v] + splat(0), odd[r][v] = odd[r][v] + splat(0);
-            f16 total = first ? splat(0) : load16(out[r] + 16 * v);
-            store16(out[r] + 16 * v, total + (even[r][v] + odd[r][v]));
-        }
+    add_chains(rows, even, odd, terms, first, out);
 }
 
 /// Adds the blocks of `k` terms to the outputs of a tile, which begin at +0 if `first`. `rows` is a constant.
@@ -125,19 +118,15 @@ BRAID_FLUSHING void add_exact_block(const uint16_t a[BRAID_BF16_BLOCK], const br
     store16(sums, load16(sums) + (chains[0] + chains[1]));
 }
 
+static void add_exact_dots(braid_exact_sums *s) {
+    unsigned before = begin_flushing();
+    for (int i = 0; i < 16; i++) add_exact_block(s->a[i], s, s->c[i]);
+    end_flushing(before);
+}
+
 /// Returns whether random numbers, and sums next to 2^-126, are added as profile.h defines.
 bool braid_dots_are_exact(void) {
-    braid_exact_sums s;
-    uint64_t state = 1;
-    bool is_exact = true;
-    for (int turn = 0; turn < BRAID_EXACT_TURNS && is_exact; turn++) {
-        draw_exact_sums(turn, &state, &s);
-        unsigned before = begin_flushing();
-        for (int i = 0; i < 16; i++) add_exact_block(s.a[i], &s, s.c[i]);
-        end_flushing(before);
-        is_exact = memcmp(s.c, s.expected, sizeof s.c) == 0;
-    }
-    return is_exact;
+    return are_exact(add_exact_dots);
 }
 
 #pragma clang diagnostic push

@@ -4,8 +4,6 @@
 
 #include "../reference/bf16.h"
 
-#define BRAID_EXACT_TURNS 64
-
 /// Terms of 16 times 16 sums of a block, what the sums begin at, and what they must become.
 typedef struct {
     uint16_t a[16][BRAID_BF16_BLOCK];          // of sums [i][...], by their terms
@@ -47,4 +45,16 @@ static void draw_exact_sums(int turn, uint64_t *state, braid_exact_sums *s) {
                 bf16_sum_add(&sum, bf16_at(s->a[i], k), bf16_at(s->b[k / 2][j], k % 2));
             s->expected[i][j] = bf16_sum_total(&sum);
         }
+}
+
+/// Returns whether `add`, which adds the terms to `c`, gives what is expected in every turn.
+static bool are_exact(void (*add)(braid_exact_sums *s)) {
+    braid_exact_sums s;
+    uint64_t state = 1;
+    for (int turn = 0; turn < 64; turn++) {
+        draw_exact_sums(turn, &state, &s);
+        add(&s);
+        if (memcmp(s.c, s.expected, sizeof s.c) != 0) return false;
+    }
+    return true;
 }

@@ -53,6 +53,23 @@ BRAID_INLINE void run_term(
         BRAID_UNROLL for (int v = 0; v < BRAID_PANEL; v++) a[r][v] = fma16(splat(x[r]), w[v], a[r][v]);
 }
 
+/// Adds the two chains of a block of `terms` terms to the outputs of `rows` rows, which begin at +0 if `first`. `rows` is a
+/// constant.
+BRAID_INLINE void add_chains(
+    int rows, f16 even[BRAID_BF16_ROWS][BRAID_PANEL], f16 odd[BRAID_BF16_ROWS][BRAID_PANEL], int64_t terms, bool first,
+    float *const *out
+) {
+    // A missing term is +0 * +0, which matters only to a chain that is -0, and not how often.
+    const bool short_even = terms < BRAID_BF16_BLOCK - 1, short_odd = terms < BRAID_BF16_BLOCK;
+    BRAID_UNROLL for (int r = 0; r < rows; r++)
+        BRAID_UNROLL for (int v = 0; v < BRAID_PANEL; v++) {
+            if (short_even) even[r][v] = even[r][v] + splat(0);
+            if (short_odd) odd[r][v] = odd[r][v] + splat(0);
+            f16 total = first ? splat(0) : load16(out[r] + 16 * v);
+            store16(out[r] + 16 * v, total + (even[r][v] + odd[r][v]));
+        }
+}
+
 /// Adds a block of `terms` terms to the outputs of `rows` rows of a tile of `all` rows. The outputs begin at +0 if
 /// `first`. `rows` and `all` are constants.
 BRAID_INLINE void bf16_block(
@@ -69,15 +86,7 @@ BRAID_INLINE void bf16_block(
         if (i % 2 == 0) run_term(rows, x, panel, even);
         else run_term(rows, x, panel, odd);
     }
-    // A missing term is +0 * +0, which matters only to a chain that is -0, and not how often.
-    const bool short_even = terms < BRAID_BF16_BLOCK - 1, short_odd = terms < BRAID_BF16_BLOCK;
-    BRAID_UNROLL for (int r = 0; r < rows; r++)
-        BRAID_UNROLL for (int v = 0; v < BRAID_PANEL; v++) {
-            if (short_even) even[r][v] = even[r][v] + splat(0);
-            if (short_odd) odd[r][v] = odd[r][v] + splat(0);
-            f16 total = first ? splat(0) : load16(out[r] + 16 * v);
-            store16(out[r] + 16 * v, total + (even[r][v] + odd[r][v]));
-        }
+    add_chains(rows, even, odd, terms, first, out);
 }
 
 /// Adds the blocks of `k` terms to the outputs of a tile, which begin at +0 if `first`. `rows` is a constant.
