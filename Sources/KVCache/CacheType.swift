@@ -1,4 +1,4 @@
-/// How a cache keeps keys: what `--kv-cache-dtype` and `--enable-deepseek-v4-fp4-indexer` say.
+/// A cache type says how a cache keeps keys, as `--kv-cache-dtype` and `--enable-deepseek-v4-fp4-indexer` do.
 package struct CacheType: Sendable, Hashable {
     /// The element type of keys, by the name of `--kv-cache-dtype`.
     package enum Keys: String, Sendable, CaseIterable {

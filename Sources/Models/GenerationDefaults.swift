@@ -2,7 +2,7 @@ import Checkpoints
 
 /// Generation defaults are what the checkpoint recommends for generation; requests override them.
 ///
-/// Of `generation_config.json` those members count that vLLM or SGLang read, and `do_sample`.
+/// They are the members of `generation_config.json` that vLLM or SGLang read, and `do_sample`.
 package struct GenerationDefaults: Sendable, Equatable {
     /// The tokens that end a generation.
     package var endTokens: [Int32]
@@ -39,31 +39,24 @@ package struct GenerationDefaults: Sendable, Equatable {
         if generation.contains("skip_special_tokens") {
             skipsSpecialTokens = try generation.bool("skip_special_tokens", default: true)
         }
-        try readPenalties(generation)
+        func number(_ key: String, in range: ClosedRange<Double>, default usual: Double) throws(CheckpointError)
+            -> Float?
+        {
+            generation.contains(key) ? Float(try generation.double(key, in: range, default: usual)) : nil
+        }
+        repetitionPenalty = try number("repetition_penalty", in: 0.01...2, default: 1)
+        presencePenalty = try number("presence_penalty", in: -2...2, default: 0)
+        frequencyPenalty = try number("frequency_penalty", in: -2...2, default: 0)
         // With do_sample false the file's temperature is only a placeholder.
         guard try generation.bool("do_sample", default: true) else {
             temperature = 0
             return
         }
-        if generation.contains("temperature") {
-            temperature = Float(try generation.double("temperature", in: 0...100, default: 1))
-        }
-        if generation.contains("min_p") { minP = Float(try generation.double("min_p", in: 0...1, default: 0)) }
-        if generation.contains("top_p") { topP = Float(try generation.double("top_p", in: 1e-6...1, default: 1)) }
+        temperature = try number("temperature", in: 0...100, default: 1)
+        minP = try number("min_p", in: 0...1, default: 0)
+        topP = try number("top_p", in: 1e-6...1, default: 1)
         // Some files give -1 for all tokens.
         if generation.contains("top_k") { topK = max(try generation.int("top_k", in: -1...10_000_000, default: 0), 0) }
-    }
-
-    private mutating func readPenalties(_ generation: ConfigurationValue) throws(CheckpointError) {
-        if generation.contains("repetition_penalty") {
-            repetitionPenalty = Float(try generation.double("repetition_penalty", in: 0.01...2, default: 1))
-        }
-        if generation.contains("presence_penalty") {
-            presencePenalty = Float(try generation.double("presence_penalty", in: -2...2, default: 0))
-        }
-        if generation.contains("frequency_penalty") {
-            frequencyPenalty = Float(try generation.double("frequency_penalty", in: -2...2, default: 0))
-        }
     }
 
     /// The members of transformers' `GenerationConfig` that change an answer and that neither vLLM nor SGLang reads, with

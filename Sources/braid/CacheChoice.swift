@@ -31,7 +31,7 @@ package enum CacheChoice: String, CaseIterable, ExpressibleByArgument, Sendable 
     }
 }
 
-/// How the KV cache keeps index keys.
+/// The options that say how the KV cache keeps index keys.
 package struct IndexCacheOptions: ParsableArguments, Sendable {
     @Flag(
         name: .customLong("enable-deepseek-v4-fp4-indexer"),

@@ -7,7 +7,7 @@ package import Tensors
 /// An engine configuration holds all settings of an engine. Every setting has a usable default, and `validate` returns
 /// all problems at once.
 package struct EngineConfiguration: Sendable, Equatable {
-    /// How keys are cached. `float32` is bitwise equal to the reference; the other types save memory and round every
+    /// The way in which keys are cached. `float32` is bitwise equal to the reference; the other types save memory and round every
     /// key, or every index key, once.
     package var cacheType = CacheType.float32
     /// The number of tokens in a page is a power of two.
