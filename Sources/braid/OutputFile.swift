@@ -25,10 +25,10 @@ package struct OutputFile {
     /// Checks that the file can be written, before a measurement that may take hours. A file that did not exist does not
     /// exist afterwards either, as the measurement may fail.
     package func check() throws {
-        let exists = access(path, F_OK) == 0
+        let exists = unsafe access(path, F_OK) == 0
         close(try descriptor(O_APPEND))
         // Not a link that had no target.
-        if !exists { unlink(URL(fileURLWithPath: path).resolvingSymlinksInPath().path) }
+        if !exists { unsafe unlink(URL(fileURLWithPath: path).resolvingSymlinksInPath().path) }
     }
 
     private func write(_ text: String, _ mode: Int32) throws {

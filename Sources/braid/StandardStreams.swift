@@ -36,7 +36,9 @@ enum StandardStreams {
             let reason = systemMessage(errno)
             failure.withLock { $0 = $0 ?? reason }
         } else if unsafe ferror(stdout) != 0 {
-            failure.withLock { $0 = $0 ?? systemMessage(EIO) }
+            // An earlier write failed, whose error number is lost. What is written now mostly fails in the same way.
+            let reason = unsafe Foundation.write(STDOUT_FILENO, "\n", 1) < 0 ? systemMessage(errno) : systemMessage(EIO)
+            failure.withLock { $0 = $0 ?? reason }
         }
         guard let reason = failure.withLock({ $0 }) else { return }
         throw CommandError("standard output cannot be written: \(reason); what was printed is not complete")

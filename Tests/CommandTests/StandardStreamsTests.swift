@@ -10,9 +10,12 @@ import Testing
         .enabled(if: hasFull), arguments: [generate, "plan --hardware h20x8", "inspect \(Program.demo)", "--version"])
     func `that lose what is printed are an error with the reason`(line: String) throws {
         for (output, reason) in [("> /dev/full", "No space left"), (">&-", "")] {
-            let (status, errors) = try Program.shell("braid \(line) \(output)").outcome()
-            let words = "standard output cannot be written: \(reason)"
-            #expect(status == 1 && errors.contains(words), "\(line) \(output): \(status), \(errors)")
+            // Whether the lines are written at the end or each by itself.
+            for run in ["braid", "stdbuf -oL braid"] {
+                let (status, errors) = try Program.shell("\(run) \(line) \(output)").outcome()
+                let words = "standard output cannot be written: \(reason)"
+                #expect(status == 1 && errors.contains(words), "\(run) \(line) \(output): \(status), \(errors)")
+            }
         }
     }
 
